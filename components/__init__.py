@@ -1,0 +1,1 @@
+"""TFX components that search for a structure, export it and retrain it."""
