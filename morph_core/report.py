@@ -1,0 +1,506 @@
+"""A learned structure as a page and as pictures: what the search did to every layer, and what that saved.
+
+The page answers its reader's questions in the order they come: how much cheaper is the network, was the goal met, what does
+it look like now, how did the search get there, and what happened to each layer. It is one file without scripts and
+without references to anything outside it, so it can be mailed, archived or opened from an artifact store.
+
+Each picture is drawn once, with Matplotlib. The page inlines the same bytes and turns the colours of the palette into CSS
+variables, which is how one drawing follows the reader's light or dark setting. Equal structures give equal bytes.
+
+Matplotlib and Jinja2 come with the extra `tfx` and are imported on the first call only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from morph_core.errors import MorphError
+
+if TYPE_CHECKING:
+    from morph_core.structure import Structure
+
+COST_LABELS = {"flops": "FLOPs", "params": "Parameters"}  # any other cost is shown under its own name
+FLOPS_NOTE = "A multiply-add counts as 2 FLOPs."
+
+# One colour per role. The page's style sheet holds the same roles twice, for light and for dark.
+PALETTE = {
+    "paper": "#fffffe",
+    "ink": "#1b2330",
+    "muted": "#5d6879",
+    "line": "#dfe3ea",
+    "seed": "#94a1b5",
+    "ghost": "#e9edf3",
+    "learned": "#0b7a75",
+    "removed": "#c2410b",
+    "removed-soft": "#fbe4d8",
+}
+
+# The widths picture, in pixels of the page: names, the seed's column, the learned column, numbers.
+PICTURE_WIDTH = 960
+NAME_WIDTH, COLUMN_WIDTH, GAP = 186, 300, 24
+READABLE_ROW = 11  # pixels; a row lower than this has no room for its own name
+
+
+def html(structure: Structure, title: str = "Learned structure") -> str:
+    """Draws the whole report as one self-contained HTML page.
+
+    Args:
+        structure: what a search found, expanded or not.
+        title: heading of the page; any text, it is escaped.
+
+    Returns:
+        The page. Equal structures and titles give equal pages.
+
+    Raises:
+        MorphError: Matplotlib or Jinja2 is missing.
+    """
+    jinja2 = _dependency("jinja2")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,  # the names of layers are the user's text
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    drawn = pictures(structure)
+    layers = [dict(layer) for layer in structure.layers]
+    cost_names = _cost_names(structure)
+    in_branches = {name for branch in structure.removed.get("branches", ()) for name in branch}
+    hover = {f"layer-{index}": _layer_change(layer) for index, layer in enumerate(layers)}
+    return environment.get_template("report.html.j2").render(
+        title=title,
+        palette=PALETTE,
+        goal=_goal(structure),
+        costs=[_cost_card(structure, name) for name in structure.costs],
+        counts=_counts(layers),
+        channels=_channels(layers),
+        widths=jinja2.utils.markupsafe.Markup(_inline(drawn["widths.svg"], "widths", "Width of every layer", hover)),
+        trajectory=(
+            jinja2.utils.markupsafe.Markup(_inline(drawn["trajectory.svg"], "trajectory", "Cost over the search"))
+            if "trajectory.svg" in drawn
+            else None
+        ),
+        columns=[_label(name) for name in cost_names],
+        rows=_rows(layers, cost_names),
+        widest=_widest(layers),
+        removed_layers=list(structure.removed.get("layers", ())),
+        single_layers=[name for name in structure.removed.get("layers", ()) if name not in in_branches],
+        removed_branches=[list(branch) for branch in structure.removed.get("branches", ())],
+        frozen=_frozen(structure),
+        settings=[(name, _plain(value)) for name, value in structure.settings.items() if name != "frozen"],
+        fingerprint=structure.fingerprint,
+        schema_version=structure.schema_version,
+        flops_note=FLOPS_NOTE,
+    )
+
+
+def pictures(structure: Structure) -> dict[str, bytes]:
+    """Draws the pictures of the report as SVG files.
+
+    Args:
+        structure: what a search found, expanded or not.
+
+    Returns:
+        File name -> contents: "widths.svg", one rectangle per layer for the seed and one for what was learned, and
+        "trajectory.svg", the cost over the search against its target; the latter only when there is a trajectory.
+
+    Raises:
+        MorphError: Matplotlib is missing.
+    """
+    drawn = {"widths.svg": _draw_widths([dict(layer) for layer in structure.layers])}
+    if structure.trajectory:
+        drawn["trajectory.svg"] = _draw_trajectory([dict(point) for point in structure.trajectory], dict(structure.goal))
+    return drawn
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the page says
+
+
+def _label(cost: str) -> str:
+    return COST_LABELS.get(cost, cost.replace("_", " "))
+
+
+def _cost_names(structure: Structure) -> list[str]:
+    names = dict.fromkeys(structure.costs)
+    for layer in structure.layers:
+        names.update(dict.fromkeys(layer.get("costs") or ()))
+    return list(names)
+
+
+def _number(value: float) -> str:
+    """Three significant digits with a metric prefix: 1234567 -> '1.23 M'."""
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            scaled = value / size
+            digits = max(0, 2 - int(math.log10(abs(scaled) * 1.0005)))
+            return f"{scaled:.{digits}f}\u00a0{prefix}"
+    return f"{value:.3g}"
+
+
+def _exact(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
+
+
+def _percent(fraction: float) -> str:
+    """One decimal, unless it says nothing: 0.5 -> '50%', 0.4937 -> '49.4%'."""
+    return f"{100 * fraction:.1f}".removesuffix(".0") + "%"
+
+
+def _change(seed: float, now: float) -> str:
+    if not seed:
+        return ""
+    if now == seed:
+        return "unchanged"
+    return f"{'−' if now < seed else '+'}{_percent(abs(now / seed - 1))}"
+
+
+def _layer_change(layer: Mapping[str, Any]) -> str:
+    width = layer["width"] if layer["width"] else "removed"
+    return f"{layer['name']} ({layer['kind']}): {layer['seed_width']} → {width}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+
+
+def _cost_card(structure: Structure, name: str) -> dict[str, Any]:
+    seed, now = float(structure.costs[name]["seed"]), float(structure.costs[name]["structure"])
+    fraction = now / seed if seed else 1.0
+    limit = _goal_fraction(structure) if structure.goal.get("cost") == name else None
+    scale = max(1.0, fraction)  # the bar's full length: the seed, or the structure where that costs more
+    return {
+        "label": _label(name),
+        "note": FLOPS_NOTE if name == "flops" else "",
+        "seed": _number(seed),
+        "now": _number(now),
+        "exact": f"{_exact(seed)} → {_exact(now)}",
+        "percent": _percent(fraction),
+        "change": _change(seed, now),
+        "cheaper": now <= seed,
+        "bar": f"{100 * fraction / scale:.2f}",
+        "seed_bar": f"{100 / scale:.2f}",
+        "limit": f"{100 * limit / scale:.2f}" if limit is not None and limit <= scale else None,
+        "limit_text": _percent(limit) if limit is not None else "",
+    }
+
+
+def _goal_fraction(structure: Structure) -> float | None:
+    """The search's goal as a fraction of the seed's cost; None for a search with a fixed strength."""
+    goal = structure.goal
+    if goal.get("target") is not None:
+        return float(goal["target"])
+    seed = float(structure.costs.get(goal.get("cost"), {}).get("seed", 0))
+    if goal.get("budget") is not None and seed:
+        return float(goal["budget"]) / seed
+    return None
+
+
+def _goal(structure: Structure) -> dict[str, Any]:
+    """The goal in a sentence, and its verdict: True, False or None where there was nothing to meet.
+
+    The goal is the search's. An expansion afterwards may spend more on purpose, so an expanded structure is judged by
+    where its search ended, and the expansion is told as a second sentence.
+    """
+    goal, settings = structure.goal, structure.settings
+    cost = _label(str(goal.get("cost", "cost")))
+    entry = structure.costs.get(goal.get("cost"))
+    now = float(entry["structure"]) / float(entry["seed"]) if entry and entry["seed"] else None
+    expanded = settings.get("expanded_to") is not None or settings.get("multiplier") is not None
+    limit = _goal_fraction(structure)
+    reached = now
+    expansion = ""
+    if expanded:
+        reached = float(structure.trajectory[-1]["cost"]) if structure.trajectory else None
+        parts = ["Then expanded"]
+        if settings.get("multiplier") is not None:
+            parts.append(f"by a width multiplier of {float(settings['multiplier']):.4g}")
+        if now is not None:
+            parts.append(f"to {_percent(now)} of the seed")
+        if settings.get("expanded_to") is not None:
+            parts.append(f"(limit {_percent(float(settings['expanded_to']))})")
+        expansion = " ".join(parts) + "."
+    if limit is None:
+        strength = goal.get("strength")
+        wish = f"No target: the search ran with a fixed strength of {strength:g} on {cost}" if strength else "No target"
+        return {"met": None, "head": "No target", "text": f"{wish}.", "expansion": expansion}
+    wish = f"{cost} at most {_percent(limit)} of the seed"
+    if goal.get("budget") is not None:
+        wish += f" (a budget of {_number(float(goal['budget']))})"
+    if reached is None:
+        return {"met": None, "head": "Goal", "text": f"{wish}. Where the search ended was not recorded.", "expansion": expansion}
+    met = reached <= limit * (1 + 1e-3)  # a tenth of a percent is below what the page can show
+    end = "the search ended at" if expanded else "reached"
+    text = f"{wish}; {end} {_percent(reached)}"
+    if not met:
+        text += f", {_percent(reached / limit - 1)} above it"
+    return {"met": met, "head": "Goal met" if met else "Goal missed", "text": f"{text}.", "expansion": expansion}
+
+
+def _counts(layers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    widths = [(layer["seed_width"], layer["width"]) for layer in layers]
+    return {
+        "layers": len(widths),
+        "narrower": sum(0 < now < seed for seed, now in widths),
+        "wider": sum(now > seed for seed, now in widths),
+        "unchanged": sum(now == seed for seed, now in widths),
+        "removed": sum(now == 0 for _, now in widths),
+    }
+
+
+def _channels(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    seed, now = (sum(layer[key] for layer in layers) for key in ("seed_width", "width"))
+    return {"seed": f"{seed:,}", "now": f"{now:,}", "change": _change(seed, now), "percent": _percent(now / seed if seed else 1.0)}
+
+
+def _widest(layers: Sequence[Mapping[str, Any]]) -> int:
+    return max((max(layer["seed_width"], layer["width"]) for layer in layers), default=1) or 1
+
+
+def _rows(layers: Sequence[Mapping[str, Any]], cost_names: Sequence[str]) -> list[dict[str, Any]]:
+    widest = _widest(layers)
+    rows = []
+    for layer in layers:
+        costs = []
+        for name in cost_names:
+            pair = (layer.get("costs") or {}).get(name)
+            if pair is None:
+                costs.append(None)
+            else:
+                seed, now = (float(value) for value in pair)
+                costs.append({"seed": _number(seed), "now": _number(now), "exact": f"{_exact(seed)} → {_exact(now)}"})
+        rows.append(
+            {
+                "name": layer["name"],
+                "kind": layer["kind"],
+                "group": layer.get("group"),
+                "seed": layer["seed_width"],
+                "now": layer["width"],
+                "removed": layer["width"] == 0,
+                "seed_bar": f"{100 * layer['seed_width'] / widest:.2f}",
+                "bar": f"{100 * layer['width'] / widest:.2f}",
+                "costs": costs,
+            }
+        )
+    return rows
+
+
+def _frozen(structure: Structure) -> list[dict[str, Any]]:
+    """The groups that stayed whole and why, where the structure says so."""
+    reasons = dict(structure.settings.get("frozen") or {})
+    for name, group in structure.groups.items():
+        if group.get("prunable") is False:
+            reasons[name] = group.get("reason") or ""
+    return [
+        {"group": name, "width": structure.groups.get(name, {}).get("seed_width"), "reason": _plain(reason)}
+        for name, reason in reasons.items()
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the pictures show
+
+
+def _draw_widths(layers: Sequence[Mapping[str, Any]]) -> bytes:
+    """One row per layer: name, the seed's rectangle, the learned one over the seed's outline, and the numbers.
+
+    The rectangles are centred, so the two columns read as silhouettes of the two networks.
+    """
+    count, widest = len(layers), _widest(layers)
+    row = next((height for most, height in ((20, 24), (40, 18), (64, 15), (150, 12)) if count <= most), 1800 / (count or 1))
+    row = max(3.0, row)
+    every = max(1, math.ceil(READABLE_ROW / row))  # where rows are low, only each `every`-th has its name
+    font = min(12.0, 0.78 * row * every)
+    head, foot = 58, 40
+    height = head + count * row + foot
+    figure, axes = _canvas(PICTURE_WIDTH, height)
+    patches = _dependency("matplotlib.patches")
+    seed_x = NAME_WIDTH + GAP + COLUMN_WIDTH / 2
+    learned_x = seed_x + COLUMN_WIDTH + GAP
+    numbers_x = learned_x + COLUMN_WIDTH / 2 + GAP / 2
+    scale = COLUMN_WIDTH / widest  # pixels per channel
+
+    def write(x: float, y: float, text: str, color: str, size: float, **more: Any) -> None:
+        axes.text(x, y, _clean(text), color=PALETTE[color], fontsize=size, parse_math=False, va="center", **more)
+
+    def rectangle(x: float, y: float, width: float, **style: Any) -> None:
+        drawn = max(1.0, width * scale)  # one channel is seen, however wide the others are
+        gap = min(3.0, 0.2 * row)
+        axes.add_patch(patches.Rectangle((x - drawn / 2, y + gap / 2), drawn, row - gap, **style))
+
+    totals = _channels(layers)
+    write(seed_x, 16, "Seed", "ink", 15, ha="center", weight="bold")
+    write(learned_x, 16, "Learned", "learned", 15, ha="center", weight="bold")
+    write(seed_x, 36, f"{totals['seed']} channels", "muted", 12, ha="center")
+    write(learned_x, 36, f"{totals['now']} channels ({totals['change']})", "muted", 12, ha="center")
+    write(numbers_x, 36, "seed → learned", "muted", 11, ha="left")
+    for index, layer in enumerate(layers):
+        y, name = head + index * row, f"layer-{index}"
+        seed, now = layer["seed_width"], layer["width"]
+        rectangle(seed_x, y, seed, facecolor=PALETTE["seed"], linewidth=0, gid=f"{name}-seed")
+        if now:
+            rectangle(learned_x, y, seed, facecolor=PALETTE["ghost"], linewidth=0)
+            rectangle(learned_x, y, now, facecolor=PALETTE["learned"], linewidth=0, gid=f"{name}-learned")
+        else:
+            edge = {"edgecolor": PALETTE["removed"], "linewidth": 0.8, "linestyle": (0, (3, 2))} if every == 1 else {}
+            rectangle(learned_x, y, seed, facecolor=PALETTE["removed-soft"], gid=f"{name}-learned", **{"linewidth": 0, **edge})
+        if index % every == 0:
+            middle = y + row / 2
+            write(NAME_WIDTH + GAP / 2, middle, _shortened(layer["name"], 28), "ink" if now else "removed", font, ha="right")
+            change = f"{seed} → {now}" if now else f"{seed} → removed"
+            write(numbers_x, middle, change, "muted" if now else "removed", font, ha="left")
+    mark = 2 ** int(math.log2(max(1, widest / 2)))
+    y, start = height - foot + 14, learned_x - mark * scale / 2
+    axes.plot([start, start, start, start + mark * scale, start + mark * scale, start + mark * scale],
+              [y - 3, y + 3, y, y, y - 3, y + 3], color=PALETTE["muted"], linewidth=1)
+    write(learned_x, y + 12, f"{mark} channel{'s' if mark > 1 else ''}", "muted", 11, ha="center")
+    if every > 1:
+        write(NAME_WIDTH + GAP / 2, y, f"every {every}th layer is named; the table has all", "muted", 9, ha="right")
+    return _svg(figure, "widths")
+
+
+def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any]) -> bytes:
+    """The search over its steps, one panel per question: cost against target, channels alive, loss where it was recorded."""
+
+    def series(key: str) -> list[float]:
+        return [math.nan if point.get(key) is None else float(point[key]) for point in points]
+
+    steps, cost, target = series("step"), series("cost"), series("target")
+    panels = [("alive", "channels alive", 64)]
+    if any(math.isfinite(loss) for loss in series("loss")):
+        panels.append(("loss", "loss", 64))
+    left, right, top, main, gap, foot = 64, 116, 40, 240, 36, 44
+    height = top + main + sum(size + gap for _, _, size in panels) + foot
+    figure = _figure(PICTURE_WIDTH, height)
+    ticker = _dependency("matplotlib.ticker")
+
+    def panel(y: float, size: float, shared: Any = None) -> Any:
+        box = (left / PICTURE_WIDTH, 1 - (y + size) / height, (PICTURE_WIDTH - left - right) / PICTURE_WIDTH, size / height)
+        axes = figure.add_axes(box, sharex=shared, facecolor="none")
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set(color=PALETTE["line"], linewidth=1)
+        axes.grid(axis="y", color=PALETTE["line"], linewidth=1)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=PALETTE["muted"], labelsize=11, length=0, pad=6)
+        return axes
+
+    def write(axes: Any, x: float, y: float, text: str, color: str, shift: tuple[float, float] = (8, 0), **more: Any) -> None:
+        axes.annotate(_clean(text), (x, y), xytext=shift, textcoords="offset points", color=PALETTE[color], fontsize=12,
+                      va="center", annotation_clip=False, parse_math=False, **more)
+
+    marker = {"marker": "o", "markersize": 5} if len(points) == 1 else {}
+    axes = panel(top, main)
+    tallest = max([1.0] + [value for value in cost + target if math.isfinite(value)])
+    axes.set_ylim(0, 1.04 * tallest)
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+    axes.plot(steps, target, color=PALETTE["ink"], linewidth=1.6, linestyle=(0, (4, 3)), **marker)
+    axes.plot(steps, cost, color=PALETTE["learned"], linewidth=2.4, solid_joinstyle="round", **marker)
+    axes.text(0, 1 + 20 / main, f"{_label(str(goal.get('cost', 'cost')))}, share of the seed's", transform=axes.transAxes,
+              color=PALETTE["muted"], fontsize=12, va="center", parse_math=False)
+    end, wish = cost[-1], target[-1]
+    labels = [("learned", "cost", end)] + ([("ink", "target", wish)] if math.isfinite(wish) else [])
+    pixel = main / (1.04 * tallest)
+    apart = abs(end - wish) * pixel if len(labels) == 2 else math.inf
+    push = max(0.0, (17 - apart) / 2)  # the two end labels meet where the search does its job: keep them legible
+    for color, name, value in labels:
+        other = wish if name == "cost" else end
+        upper = value > other or (value == other and name == "target")
+        write(axes, steps[-1], value, f"{name} {_percent(value)}", color, (8, push if upper else -push), weight="bold")
+    y, shown = top + main, [axes]
+    for key, name, size in panels:
+        below = panel(y + gap, size, axes)
+        values = series(key)
+        below.plot(steps, values, color=PALETTE["seed"], linewidth=1.8, **marker)
+        finite = [value for value in values if math.isfinite(value)]
+        below.set_ylim(0, 1.1 * max(finite, default=1.0) or 1.0)
+        below.yaxis.set_major_locator(ticker.MaxNLocator(2, integer=key == "alive"))
+        if finite:
+            write(below, steps[-1], finite[-1], _exact(finite[-1]) if key == "alive" else f"{finite[-1]:.3g}", "muted")
+        below.text(0, 1 + 11 / size, name, transform=below.transAxes, color=PALETTE["muted"], fontsize=11, va="center")
+        y, shown = y + gap + size, [*shown, below]
+    for axes in shown[:-1]:
+        axes.tick_params(labelbottom=False)
+    first, last = min(steps), max(steps)
+    shown[-1].set_xlim(first, last if last > first else first + 1)
+    shown[-1].xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
+    shown[-1].set_xlabel("training step of the search", color=PALETTE["muted"], fontsize=12, labelpad=8)
+    return _svg(figure, "trajectory")
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure in pixels. The class itself, not pyplot: no global state, safe inside a training process."""
+    return _dependency("matplotlib.figure").Figure(figsize=(width / 72, height / 72), dpi=72, facecolor=PALETTE["paper"])
+
+
+def _canvas(width: float, height: float) -> tuple[Any, Any]:
+    """A figure and axes without ticks whose coordinates are pixels from the top left."""
+    figure = _figure(width, height)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _svg(figure: Any, name: str) -> bytes:
+    settings = {"svg.fonttype": "none", "svg.hashsalt": f"morph-{name}", "font.family": ["DejaVu Sans"]}
+    file = io.BytesIO()
+    with _dependency("matplotlib").rc_context(settings):  # a fixed salt and no date: equal structures, equal bytes
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return file.getvalue()
+
+
+def _inline(picture: bytes, name: str, description: str, hover: Mapping[str, str] | None = None) -> str:
+    """An SVG file as an element of the page.
+
+    Colours of the palette become CSS variables, ids get the picture's name before them (two pictures share one page), the
+    prologue and the fixed size go, and rectangles of a layer say on hover which layer they are.
+    """
+    svg = picture.decode()
+    svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)  # it would style the page
+    roles = {color: role for role, color in PALETTE.items()}
+
+    def tag(match: re.Match[str]) -> str:  # inside tags only: the text between them is names of layers
+        text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", match[0])
+        return re.sub(r"#[0-9a-f]{6}\b", lambda color: f"var(--{roles[color[0]]})" if color[0] in roles else color[0], text)
+
+    svg = re.sub(r"<[^>]*>", tag, svg)
+    for identity, text in (hover or {}).items():
+        for side in ("seed", "learned"):
+            opening = f'<g id="{name}-{identity}-{side}">'
+            svg = svg.replace(opening, f"{opening}<title>{escape(_clean(text))}</title>")
+    box = re.search(r'viewBox="([^"]*)"', svg)
+    assert box is not None, "Matplotlib writes the viewBox of every SVG"
+    return re.sub(r"^<svg[^>]*>", f'<svg role="img" aria-label="{escape(description)}" viewBox="{box[1]}">', svg, count=1)
+
+
+def _clean(text: str) -> str:
+    """A line of text that XML can hold: control characters have no escape there."""
+    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
+
+
+def _shortened(name: str, most: int) -> str:
+    """The beginning and the end of a long name: layers of one block differ in their last letters."""
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
+
+
+def _dependency(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MorphError(
+            f"The report cannot be drawn: {package!r} could not be imported ({error}). It needs Matplotlib and Jinja2, "
+            "which come with the extra 'tfx'. Install them with: pip install 'morph-tfx[tfx]'"
+        ) from error
