@@ -1,0 +1,38 @@
+# `make demo` and `make test` set the machine up first; run them again as often as you like.
+.PHONY: help setup demo test test-core lint format clean
+.DEFAULT_GOAL := help
+
+# A shell's own settings must not decide what runs here. Without .pyc files each `import tfx` costs four times the CPU.
+unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH PYTEST_ADDOPTS VIRTUAL_ENV
+unexport KERAS_BACKEND KERAS_HOME TF_USE_LEGACY_KERAS
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+# Without this, Google's libraries look for a metadata server for seconds on every machine that is not theirs.
+export NO_GCE_CHECK ?= true
+
+help: ## list what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+	@echo 'ARGS="..." reaches the command: make test ARGS="tests/core -x". MORPH_PYTHON and MORPH_EXTRAS: see tools/setup.sh.'
+
+setup: ## make .venv with the TFX stack that this machine can run
+	@tools/setup.sh
+
+demo: setup ## two morphing cycles on scikit-learn's digits, to a model that serves
+	.venv/bin/morph-tfx demo $(ARGS)
+
+test: lint ## check style and types, then run every test (or those in ARGS)
+	.venv/bin/python -m pytest $(ARGS)
+
+test-core: setup ## run only the tests that need no TFX
+	.venv/bin/python -m pytest tests/core $(ARGS)
+
+lint: setup ## check style and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+
+format: setup ## rewrite the source files in the project's style
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+clean: ## remove everything that these commands made
+	rm -rf .venv .tools build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
