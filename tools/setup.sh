@@ -36,8 +36,9 @@ print("%d.%d.%d" % sys.version_info[:3], own if os.path.exists(own) else sys.exe
 
 # find_python VERSION: the path of an interpreter of that version (3.10 finds any 3.10.x), on PATH or under pyenv.
 find_python() {
-  local candidate version path
-  for candidate in "python$1" python3 python "${PYENV_ROOT:-${HOME:-/root}/.pyenv}/versions/$1"*/bin/python; do
+  local candidate version path minor
+  minor=$(echo "$1" | cut -d. -f1,2)
+  for candidate in "python$minor" python3 python "${PYENV_ROOT:-${HOME:-/root}/.pyenv}/versions/$1"*/bin/python; do
     read -r version path < <(probe "$candidate") || continue
     case $version. in "$1".*) echo "$path"; return ;; esac
   done
