@@ -3,5 +3,23 @@
 from ._version import __version__
 from .costs import COSTS
 from .errors import MorphError
+from .expand import expand
 from .graph import ChannelGraph, Group
-__all__ = ["COSTS", "ChannelGraph", "Group", "MorphError", "__version__"]
+from .rebuild import compile_arguments, masked, rebuild, verify
+from .structure import Structure, chain, describe
+
+__all__ = [
+    "COSTS",
+    "ChannelGraph",
+    "Group",
+    "MorphError",
+    "Structure",
+    "__version__",
+    "chain",
+    "compile_arguments",
+    "describe",
+    "expand",
+    "masked",
+    "rebuild",
+    "verify",
+]

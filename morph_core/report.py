@@ -43,9 +43,9 @@ PALETTE = {
     "removed-soft": "#fbe4d8",
 }
 
-# The widths picture, in pixels of the page: names, the seed's column, the learned column, numbers.
-PICTURE_WIDTH = 960
-NAME_WIDTH, COLUMN_WIDTH, GAP = 186, 300, 24
+# The pictures, in pixels of the page. The widths picture: names, the seed's column, the learned column, numbers.
+LONGEST_NAME, COLUMN_WIDTH, NUMBERS_WIDTH, GAP = 28, 300, 120, 24  # the first in letters
+TRAJECTORY_WIDTH = 960
 READABLE_ROW = 11  # pixels; a row lower than this has no room for its own name
 
 
@@ -95,7 +95,9 @@ def html(structure: Structure, title: str = "Learned structure") -> str:
         single_layers=[name for name in structure.removed.get("layers", ()) if name not in in_branches],
         removed_branches=[list(branch) for branch in structure.removed.get("branches", ())],
         frozen=_frozen(structure),
-        settings=[(name, _plain(value)) for name, value in structure.settings.items() if name != "frozen"],
+        settings=[
+            (name, _plain(value)) for name, value in structure.settings.items() if not _is_told_above(name, value)
+        ],
         fingerprint=structure.fingerprint,
         schema_version=structure.schema_version,
         flops_note=FLOPS_NOTE,
@@ -117,7 +119,9 @@ def pictures(structure: Structure) -> dict[str, bytes]:
     """
     drawn = {"widths.svg": _draw_widths([dict(layer) for layer in structure.layers])}
     if structure.trajectory:
-        drawn["trajectory.svg"] = _draw_trajectory([dict(point) for point in structure.trajectory], dict(structure.goal))
+        drawn["trajectory.svg"] = _draw_trajectory(
+            [dict(point) for point in structure.trajectory], dict(structure.goal)
+        )
     return drawn
 
 
@@ -179,7 +183,9 @@ def _plain(value: Any) -> str:
 def _cost_card(structure: Structure, name: str) -> dict[str, Any]:
     seed, now = float(structure.costs[name]["seed"]), float(structure.costs[name]["structure"])
     fraction = now / seed if seed else 1.0
-    limit = _goal_fraction(structure) if structure.goal.get("cost") == name else None
+    # An expansion spends on purpose what the search saved: the search's goal is then no mark to measure against.
+    aimed = structure.goal.get("cost") == name and not _expanded(structure)
+    limit = _goal_fraction(structure) if aimed else None
     scale = max(1.0, fraction)  # the bar's full length: the seed, or the structure where that costs more
     return {
         "label": _label(name),
@@ -195,6 +201,10 @@ def _cost_card(structure: Structure, name: str) -> dict[str, Any]:
         "limit": f"{100 * limit / scale:.2f}" if limit is not None and limit <= scale else None,
         "limit_text": _percent(limit) if limit is not None else "",
     }
+
+
+def _expanded(structure: Structure) -> bool:
+    return any(structure.settings.get(name) is not None for name in ("expanded_to", "multiplier"))
 
 
 def _goal_fraction(structure: Structure) -> float | None:
@@ -218,12 +228,12 @@ def _goal(structure: Structure) -> dict[str, Any]:
     cost = _label(str(goal.get("cost", "cost")))
     entry = structure.costs.get(goal.get("cost"))
     now = float(entry["structure"]) / float(entry["seed"]) if entry and entry["seed"] else None
-    expanded = settings.get("expanded_to") is not None or settings.get("multiplier") is not None
+    expanded = _expanded(structure)
     limit = _goal_fraction(structure)
     reached = now
     expansion = ""
     if expanded:
-        reached = float(structure.trajectory[-1]["cost"]) if structure.trajectory else None
+        reached = structure.trajectory[-1].get("cost") if structure.trajectory else None
         parts = ["Then expanded"]
         if settings.get("multiplier") is not None:
             parts.append(f"by a width multiplier of {float(settings['multiplier']):.4g}")
@@ -234,13 +244,18 @@ def _goal(structure: Structure) -> dict[str, Any]:
         expansion = " ".join(parts) + "."
     if limit is None:
         strength = goal.get("strength")
-        wish = f"No target: the search ran with a fixed strength of {strength:g} on {cost}" if strength else "No target"
-        return {"met": None, "head": "No target", "text": f"{wish}.", "expansion": expansion}
+        text = f"The search ran with a fixed strength of {float(strength):g} on {cost}." if strength is not None else ""
+        return {"met": None, "head": "No target", "text": text, "expansion": expansion}
     wish = f"{cost} at most {_percent(limit)} of the seed"
     if goal.get("budget") is not None:
         wish += f" (a budget of {_number(float(goal['budget']))})"
     if reached is None:
-        return {"met": None, "head": "Goal", "text": f"{wish}. Where the search ended was not recorded.", "expansion": expansion}
+        return {
+            "met": None,
+            "head": "Goal",
+            "text": f"{wish}. Where the search ended was not recorded.",
+            "expansion": expansion,
+        }
     met = reached <= limit * (1 + 1e-3)  # a tenth of a percent is below what the page can show
     end = "the search ended at" if expanded else "reached"
     text = f"{wish}; {end} {_percent(reached)}"
@@ -262,7 +277,12 @@ def _counts(layers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _channels(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     seed, now = (sum(layer[key] for layer in layers) for key in ("seed_width", "width"))
-    return {"seed": f"{seed:,}", "now": f"{now:,}", "change": _change(seed, now), "percent": _percent(now / seed if seed else 1.0)}
+    return {
+        "seed": f"{seed:,}",
+        "now": f"{now:,}",
+        "change": _change(seed, now),
+        "percent": _percent(now / seed if seed else 1.0),
+    }
 
 
 def _widest(layers: Sequence[Mapping[str, Any]]) -> int:
@@ -289,6 +309,7 @@ def _rows(layers: Sequence[Mapping[str, Any]], cost_names: Sequence[str]) -> lis
                 "seed": layer["seed_width"],
                 "now": layer["width"],
                 "removed": layer["width"] == 0,
+                "wider": layer["width"] > layer["seed_width"],
                 "seed_bar": f"{100 * layer['seed_width'] / widest:.2f}",
                 "bar": f"{100 * layer['width'] / widest:.2f}",
                 "costs": costs,
@@ -297,16 +318,17 @@ def _rows(layers: Sequence[Mapping[str, Any]], cost_names: Sequence[str]) -> lis
     return rows
 
 
-def _frozen(structure: Structure) -> list[dict[str, Any]]:
-    """The groups that stayed whole and why, where the structure says so."""
-    reasons = dict(structure.settings.get("frozen") or {})
-    for name, group in structure.groups.items():
-        if group.get("prunable") is False:
-            reasons[name] = group.get("reason") or ""
-    return [
-        {"group": name, "width": structure.groups.get(name, {}).get("seed_width"), "reason": _plain(reason)}
-        for name, reason in reasons.items()
-    ]
+def _is_told_above(name: str, value: Any) -> bool:
+    return name == "frozen" and isinstance(value, Mapping)
+
+
+def _frozen(structure: Structure) -> list[dict[str, str]]:
+    """What stayed whole: groups and reasons where the search recorded them, otherwise the layers that are in no group."""
+    recorded = structure.settings.get("frozen")
+    if isinstance(recorded, Mapping):
+        return [{"name": str(name), "reason": _plain(reason)} for name, reason in recorded.items()]
+    fixed = [layer["name"] for layer in structure.layers if layer.get("group") is None and layer["width"]]
+    return [{"name": name, "reason": "fixed; printing the ChannelGraph of the seed says why"} for name in fixed]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -319,18 +341,22 @@ def _draw_widths(layers: Sequence[Mapping[str, Any]]) -> bytes:
     The rectangles are centred, so the two columns read as silhouettes of the two networks.
     """
     count, widest = len(layers), _widest(layers)
-    row = next((height for most, height in ((20, 24), (40, 18), (64, 15), (150, 12)) if count <= most), 1800 / (count or 1))
+    row = next(
+        (height for most, height in ((20, 24), (40, 18), (64, 15), (150, 12)) if count <= most), 1800 / (count or 1)
+    )
     row = max(3.0, row)
     every = max(1, math.ceil(READABLE_ROW / row))  # where rows are low, only each `every`-th has its name
     font = min(12.0, 0.78 * row * every)
     head, foot = 58, 40
     height = head + count * row + foot
-    figure, axes = _canvas(PICTURE_WIDTH, height)
-    patches = _dependency("matplotlib.patches")
-    seed_x = NAME_WIDTH + GAP + COLUMN_WIDTH / 2
+    names = [_shortened(layer["name"], LONGEST_NAME) for layer in layers]
+    name_x = max(80.0, 0.64 * font * max(map(len, names), default=0))  # right edge; a letter is about 0.6 of its height
+    seed_x = name_x + GAP / 2 + COLUMN_WIDTH / 2
     learned_x = seed_x + COLUMN_WIDTH + GAP
-    numbers_x = learned_x + COLUMN_WIDTH / 2 + GAP / 2
+    arrow_x = learned_x + COLUMN_WIDTH / 2 + GAP / 2 + 40
     scale = COLUMN_WIDTH / widest  # pixels per channel
+    figure, axes = _canvas(learned_x + COLUMN_WIDTH / 2 + NUMBERS_WIDTH, height)
+    patches = _dependency("matplotlib.patches")
 
     def write(x: float, y: float, text: str, color: str, size: float, **more: Any) -> None:
         axes.text(x, y, _clean(text), color=PALETTE[color], fontsize=size, parse_math=False, va="center", **more)
@@ -345,7 +371,7 @@ def _draw_widths(layers: Sequence[Mapping[str, Any]]) -> bytes:
     write(learned_x, 16, "Learned", "learned", 15, ha="center", weight="bold")
     write(seed_x, 36, f"{totals['seed']} channels", "muted", 12, ha="center")
     write(learned_x, 36, f"{totals['now']} channels ({totals['change']})", "muted", 12, ha="center")
-    write(numbers_x, 36, "seed → learned", "muted", 11, ha="left")
+    write(arrow_x, 36, "seed → learned", "muted", 11, ha="center")
     for index, layer in enumerate(layers):
         y, name = head + index * row, f"layer-{index}"
         seed, now = layer["seed_width"], layer["width"]
@@ -353,21 +379,33 @@ def _draw_widths(layers: Sequence[Mapping[str, Any]]) -> bytes:
         if now:
             rectangle(learned_x, y, seed, facecolor=PALETTE["ghost"], linewidth=0)
             rectangle(learned_x, y, now, facecolor=PALETTE["learned"], linewidth=0, gid=f"{name}-learned")
+            if now > seed and every == 1:  # wider than its seed: the seed's edges show inside
+                for edge in (-seed, seed):
+                    x = learned_x + edge * scale / 2
+                    axes.plot([x, x], [y + 3, y + row - 3], color=PALETTE["paper"], linewidth=1)
         else:
             edge = {"edgecolor": PALETTE["removed"], "linewidth": 0.8, "linestyle": (0, (3, 2))} if every == 1 else {}
-            rectangle(learned_x, y, seed, facecolor=PALETTE["removed-soft"], gid=f"{name}-learned", **{"linewidth": 0, **edge})
+            rectangle(
+                learned_x, y, seed, facecolor=PALETTE["removed-soft"], gid=f"{name}-learned", **{"linewidth": 0, **edge}
+            )
         if index % every == 0:
             middle = y + row / 2
-            write(NAME_WIDTH + GAP / 2, middle, _shortened(layer["name"], 28), "ink" if now else "removed", font, ha="right")
-            change = f"{seed} → {now}" if now else f"{seed} → removed"
-            write(numbers_x, middle, change, "muted" if now else "removed", font, ha="left")
+            write(name_x, middle, names[index], "ink" if now else "removed", font, ha="right")
+            color = "muted" if now else "removed"
+            write(arrow_x - font, middle, str(seed), color, font, ha="right")
+            write(arrow_x, middle, "→", color, font, ha="center")
+            write(arrow_x + font, middle, str(now or "removed"), color, font, ha="left")
     mark = 2 ** int(math.log2(max(1, widest / 2)))
     y, start = height - foot + 14, learned_x - mark * scale / 2
-    axes.plot([start, start, start, start + mark * scale, start + mark * scale, start + mark * scale],
-              [y - 3, y + 3, y, y, y - 3, y + 3], color=PALETTE["muted"], linewidth=1)
+    axes.plot(
+        [start, start, start, start + mark * scale, start + mark * scale, start + mark * scale],
+        [y - 3, y + 3, y, y, y - 3, y + 3],
+        color=PALETTE["muted"],
+        linewidth=1,
+    )
     write(learned_x, y + 12, f"{mark} channel{'s' if mark > 1 else ''}", "muted", 11, ha="center")
     if every > 1:
-        write(NAME_WIDTH + GAP / 2, y, f"every {every}th layer is named; the table has all", "muted", 9, ha="right")
+        write(name_x, y, f"one layer in {every} is named; the table has all", "muted", 9, ha="right")
     return _svg(figure, "widths")
 
 
@@ -377,17 +415,26 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
     def series(key: str) -> list[float]:
         return [math.nan if point.get(key) is None else float(point[key]) for point in points]
 
-    steps, cost, target = series("step"), series("cost"), series("target")
+    steps, cost, target = (
+        [float(point.get("step", index)) for index, point in enumerate(points)],
+        series("cost"),
+        series("target"),
+    )
     panels = [("alive", "channels alive", 64)]
     if any(math.isfinite(loss) for loss in series("loss")):
         panels.append(("loss", "loss", 64))
     left, right, top, main, gap, foot = 64, 116, 40, 240, 36, 44
     height = top + main + sum(size + gap for _, _, size in panels) + foot
-    figure = _figure(PICTURE_WIDTH, height)
+    figure = _figure(TRAJECTORY_WIDTH, height)
     ticker = _dependency("matplotlib.ticker")
 
     def panel(y: float, size: float, shared: Any = None) -> Any:
-        box = (left / PICTURE_WIDTH, 1 - (y + size) / height, (PICTURE_WIDTH - left - right) / PICTURE_WIDTH, size / height)
+        box = (
+            left / TRAJECTORY_WIDTH,
+            1 - (y + size) / height,
+            (TRAJECTORY_WIDTH - left - right) / TRAJECTORY_WIDTH,
+            size / height,
+        )
         axes = figure.add_axes(box, sharex=shared, facecolor="none")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set(color=PALETTE["line"], linewidth=1)
@@ -396,9 +443,21 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
         axes.tick_params(colors=PALETTE["muted"], labelsize=11, length=0, pad=6)
         return axes
 
-    def write(axes: Any, x: float, y: float, text: str, color: str, shift: tuple[float, float] = (8, 0), **more: Any) -> None:
-        axes.annotate(_clean(text), (x, y), xytext=shift, textcoords="offset points", color=PALETTE[color], fontsize=12,
-                      va="center", annotation_clip=False, parse_math=False, **more)
+    def write(
+        axes: Any, x: float, y: float, text: str, color: str, shift: tuple[float, float] = (8, 0), **more: Any
+    ) -> None:
+        axes.annotate(
+            _clean(text),
+            (x, y),
+            xytext=shift,
+            textcoords="offset points",
+            color=PALETTE[color],
+            fontsize=12,
+            va="center",
+            annotation_clip=False,
+            parse_math=False,
+            **more,
+        )
 
     marker = {"marker": "o", "markersize": 5} if len(points) == 1 else {}
     axes = panel(top, main)
@@ -407,8 +466,16 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     axes.plot(steps, target, color=PALETTE["ink"], linewidth=1.6, linestyle=(0, (4, 3)), **marker)
     axes.plot(steps, cost, color=PALETTE["learned"], linewidth=2.4, solid_joinstyle="round", **marker)
-    axes.text(0, 1 + 20 / main, f"{_label(str(goal.get('cost', 'cost')))}, share of the seed's", transform=axes.transAxes,
-              color=PALETTE["muted"], fontsize=12, va="center", parse_math=False)
+    axes.text(
+        0,
+        1 + 20 / main,
+        f"{_label(str(goal.get('cost', 'cost')))}, share of the seed's",
+        transform=axes.transAxes,
+        color=PALETTE["muted"],
+        fontsize=12,
+        va="center",
+        parse_math=False,
+    )
     end, wish = cost[-1], target[-1]
     labels = [("learned", "cost", end)] + ([("ink", "target", wish)] if math.isfinite(wish) else [])
     pixel = main / (1.04 * tallest)
@@ -426,6 +493,9 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
         finite = [value for value in values if math.isfinite(value)]
         below.set_ylim(0, 1.1 * max(finite, default=1.0) or 1.0)
         below.yaxis.set_major_locator(ticker.MaxNLocator(2, integer=key == "alive"))
+        below.yaxis.set_major_formatter(
+            ticker.EngFormatter(sep="\u00a0") if key == "alive" else ticker.StrMethodFormatter("{x:g}")
+        )
         if finite:
             write(below, steps[-1], finite[-1], _exact(finite[-1]) if key == "alive" else f"{finite[-1]:.3g}", "muted")
         below.text(0, 1 + 11 / size, name, transform=below.transAxes, color=PALETTE["muted"], fontsize=11, va="center")
@@ -441,7 +511,9 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
 
 def _figure(width: float, height: float) -> Any:
     """A figure in pixels. The class itself, not pyplot: no global state, safe inside a training process."""
-    return _dependency("matplotlib.figure").Figure(figsize=(width / 72, height / 72), dpi=72, facecolor=PALETTE["paper"])
+    return _dependency("matplotlib.figure").Figure(
+        figsize=(width / 72, height / 72), dpi=72, facecolor=PALETTE["paper"]
+    )
 
 
 def _canvas(width: float, height: float) -> tuple[Any, Any]:
@@ -468,12 +540,16 @@ def _inline(picture: bytes, name: str, description: str, hover: Mapping[str, str
     prologue and the fixed size go, and rectangles of a layer say on hover which layer they are.
     """
     svg = picture.decode()
-    svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)  # it would style the page
+    svg = re.sub(
+        r"<defs>\s*<style.*?</defs>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL
+    )  # it would style the page
     roles = {color: role for role, color in PALETTE.items()}
 
     def tag(match: re.Match[str]) -> str:  # inside tags only: the text between them is names of layers
         text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", match[0])
-        return re.sub(r"#[0-9a-f]{6}\b", lambda color: f"var(--{roles[color[0]]})" if color[0] in roles else color[0], text)
+        return re.sub(
+            r"#[0-9a-f]{6}\b", lambda color: f"var(--{roles[color[0]]})" if color[0] in roles else color[0], text
+        )
 
     svg = re.sub(r"<[^>]*>", tag, svg)
     for identity, text in (hover or {}).items():
@@ -482,7 +558,13 @@ def _inline(picture: bytes, name: str, description: str, hover: Mapping[str, str
             svg = svg.replace(opening, f"{opening}<title>{escape(_clean(text))}</title>")
     box = re.search(r'viewBox="([^"]*)"', svg)
     assert box is not None, "Matplotlib writes the viewBox of every SVG"
-    return re.sub(r"^<svg[^>]*>", f'<svg role="img" aria-label="{escape(description)}" viewBox="{box[1]}">', svg, count=1)
+    width = float(box[1].split()[2])
+    return re.sub(
+        r"^<svg[^>]*>",
+        f'<svg role="img" aria-label="{escape(description)}" viewBox="{box[1]}" style="max-width:{width}px">',
+        svg,
+        count=1,
+    )
 
 
 def _clean(text: str) -> str:

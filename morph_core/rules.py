@@ -94,7 +94,8 @@ class Rule:
             one that does not follow channels.
         kernels: for each kernel, whether it is applied once per position of the layer's "input" or "output".
         mixes: every output channel depends on all inputs, so that this is where a closed gate must be felt.
-        joins: merges several tensors; one that is dead can be left out.
+        joins: how it merges tensors of which some are dead: "merge" leaves them out, and the last one left passes
+            unchanged; "append" lays what is left end to end; "" cannot do without any.
         keeps_state: its weights are statistics of the data (`adapt`), kept also when weights start fresh.
     """
 
@@ -103,7 +104,7 @@ class Rule:
     weights: Mapping[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
     kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     mixes: bool = False
-    joins: bool = False
+    joins: str = ""
     keeps_state: bool = False
 
 
@@ -291,7 +292,7 @@ _ELEMENTWISE_LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU)
 
 _AFFINE = {name: ("out",) for name in ("gamma", "beta", "moving_mean", "moving_variance")}
 _CARRY = Rule(_carry)
-_JOIN = Rule(_join, joins=True)
+_JOIN = Rule(_join, joins="merge")
 _CONVOLUTION = Rule(
     _mix_in_groups,
     width="filters",
@@ -349,7 +350,7 @@ RULES: dict[type, Rule] = {
     ),
     **dict.fromkeys((layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D), Rule(_pool_all)),
     layers.Flatten: Rule(_flatten),
-    layers.Concatenate: Rule(_concatenate, joins=True),
+    layers.Concatenate: Rule(_concatenate, joins="append"),
     **dict.fromkeys((layers.Add, layers.Multiply), _JOIN),
     **dict.fromkeys((layers.Subtract, layers.Average, layers.Maximum, layers.Minimum), Rule(_join)),
 }

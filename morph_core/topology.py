@@ -86,9 +86,8 @@ def _check_join(graph: ChannelGraph, index: int, kept: list[bool]) -> None:
     """Raise unless call `index` can do with the inputs that are left."""
     call, shapes = graph.trace.calls[index], graph.trace.shapes
     left = [shapes[number] for number, is_kept in zip(call.inputs, kept, strict=True) if is_kept]
-    if graph.rules[index].joins and (len(left) > 1 or call.kind == "Concatenate"):
-        return
-    if graph.rules[index].joins and left[0] == shapes[call.outputs[0]]:
+    joins = graph.rules[index].joins
+    if joins == "append" or (joins == "merge" and (len(left) > 1 or left[0] == shapes[call.outputs[0]])):
         return
     raise MorphError(
         f"Layer '{call.name}' ({call.kind}) cannot do without the input that would be removed. "

@@ -1,0 +1,289 @@
+"""From a structure to a network: replay the seed's calls with new widths, or with closed gates, which is the same.
+
+`rebuild` makes an ordinary Keras model whose layers are as wide as the structure says. `masked` runs the seed itself with
+the gates of the missing channels closed. That the two agree for every network and every structure is the law this library
+rests on; `verify` measures it.
+
+A gate sits where channels are read and mixed, at the input of convolutions and dense layers: there nothing can undo it
+(a BatchNormalization after a closed gate would add its offset back), and a closed gate is the same as a missing channel.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from .errors import MorphError
+from .graph import ChannelGraph
+from .structure import Structure
+from .topology import Topology
+from .trace import Call, Ref, input_structure, pack_outputs, standardize_inputs
+
+
+def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") -> keras.Model:
+    """A new Keras model of the structure's widths, uncompiled.
+
+    Layers keep their configuration, and their names; those that were never named get stable ones (`conv2d-3`), and those
+    of nested models are laid out flat.
+
+    Args:
+        model: the seed that the structure belongs to.
+        structure: the widths.
+        weights: "fresh" initialises anew (statistics set by `adapt` are kept); "inherit" copies the channels that are alive.
+
+    Raises:
+        MorphError: the structure belongs to another network; or it was expanded, so that there is nothing to inherit.
+    """
+    if weights not in ("fresh", "inherit"):
+        raise MorphError(f"rebuild: weights is {weights!r}; expected 'fresh' or 'inherit'.")
+    graph = ChannelGraph.from_model(model)
+    widths = structure.widths_in(graph)
+    if weights == "inherit":
+        _check_inheritable(structure)
+    topology = graph.survivors(widths > 0)
+    made: dict[int, keras.Operation] = {}
+
+    def call_new(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
+        if not isinstance(call.layer, keras.Layer):
+            return call.layer(*args, **kwargs)
+        if id(call.layer) not in made:
+            made[id(call.layer)] = _resized(graph, index, widths)
+        return made[id(call.layer)](*args, **kwargs)
+
+    symbolic = [_copy_of_input(tensor) for tensor in keras.tree.flatten(input_structure(model))]
+    outputs = replay(graph, topology, symbolic, call_new)
+    structured = keras.tree.pack_sequence_as(input_structure(model), symbolic)
+    student = keras.Model(structured, pack_outputs(model, outputs), name=model.name)
+    _copy_weights(graph, topology, made, structure if weights == "inherit" else None)
+    return student
+
+
+def masked(model: keras.Model, structure: Structure, inputs: Any) -> Any:
+    """The seed's outputs for `inputs` with the gates of all missing channels closed, in inference mode.
+
+    Raises:
+        MorphError: the structure belongs to another network, or was expanded.
+    """
+    graph = ChannelGraph.from_model(model)
+    _check_inheritable(structure)
+    topology = graph.survivors(structure.widths_in(graph) > 0)
+    gates = alive_units(graph, structure).astype("float32")
+
+    def call_gated(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
+        if isinstance(call.layer, keras.Layer) and "training" in inspect.signature(call.layer.call).parameters:
+            kwargs = {**kwargs, "training": False}
+        return gated_call(graph, index, gates, args, kwargs)
+
+    tensors = [ops.convert_to_tensor(tensor) for tensor in standardize_inputs(model, inputs)]
+    return pack_outputs(model, replay(graph, topology, tensors, call_gated, keep_places=True))
+
+
+def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: int = 0) -> float:
+    """How far the rebuilt network is from the masked seed: the largest difference of an output, relative to the largest output.
+
+    Args:
+        model: the seed; its weights are used as they are.
+        structure: of that seed, not expanded.
+        inputs: a batch for the model; random numbers by default.
+        seed: of those random numbers.
+
+    Returns:
+        0 for perfect agreement; float32 networks reach about 1e-6.
+    """
+    if inputs is None:
+        rng = np.random.default_rng(seed)
+        inputs = keras.tree.map_structure(
+            lambda tensor: rng.uniform(-1, 1, (2, *(size or 8 for size in tensor.shape[1:]))).astype(tensor.dtype),
+            input_structure(model),
+        )
+    student = rebuild(model, structure, weights="inherit")
+    worst = 0.0
+    pairs = zip(
+        keras.tree.flatten(masked(model, structure, inputs)),
+        keras.tree.flatten(student(inputs, training=False)),
+        strict=True,
+    )
+    for expected, received in pairs:
+        expected, received = ops.convert_to_numpy(expected), ops.convert_to_numpy(received)
+        scale = max(float(np.abs(expected).max()), 1e-12)
+        worst = max(worst, float(np.abs(expected - received).max()) / scale)
+    return worst
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """What a model was compiled with, for `compile` of another: its optimizer (a copy, if it was used), loss, metrics and options.
+
+    Raises:
+        MorphError: the model is not compiled.
+    """
+    recorded = getattr(model, "_compile_config", None)
+    if not model.compiled or recorded is None:
+        raise MorphError(
+            f"Model '{model.name}' is not compiled. Call model.compile(optimizer, loss, metrics) before it is returned."
+        )
+    arguments = dict(recorded.config)
+    optimizer = arguments["optimizer"]
+    if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
+        arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+    return arguments
+
+
+def alive_units(graph: ChannelGraph, structure: Structure) -> np.ndarray:
+    """Which channels a structure keeps: bool array (units,)."""
+    alive = np.ones(len(graph.group_of), dtype=bool)
+    for index, group in enumerate(graph.groups):
+        if group.prunable:
+            kept = np.zeros(group.size, dtype=bool)
+            kept[structure.groups[group.name]["alive"]] = True
+            units = np.flatnonzero(graph.group_of == index)
+            alive[units] = kept[graph.position_of[units]]
+    return alive
+
+
+def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs: dict) -> Any:
+    """Call layer `index` on inputs whose channels are multiplied by their gates, where it mixes channels.
+
+    Args:
+        gates: tensor or array (units,), 1 for an open gate.
+    """
+    call = graph.trace.calls[index]
+    units = graph.axes[index].get("in")
+    if graph.rules[index].mixes and units is not None and (units >= 0).any():
+        args = (gate_channels(args[0], units, gates, call.layer), *args[1:])
+    return call.layer(*args, **kwargs)
+
+
+def gate_channels(tensor: Any, units: np.ndarray, gates: Any, layer: Any) -> Any:
+    """Multiply each channel by its gate; channels of no group by 1."""
+    padded = ops.concatenate([ops.cast(gates, tensor.dtype), ops.ones((1,), dtype=tensor.dtype)])
+    factors = ops.take(padded, np.where(units < 0, gates.shape[0], units), axis=0)
+    if getattr(layer, "data_format", None) == "channels_first":
+        factors = ops.reshape(factors, (-1, *[1] * (len(tensor.shape) - 2)))
+    return tensor * factors
+
+
+def replay(
+    graph: ChannelGraph,
+    topology: Topology,
+    inputs: Sequence[Any],
+    call_layer: Callable[[int, Call, tuple, dict], Any],
+    keep_places: bool = False,
+) -> list[Any]:
+    """Run the calls that are left, in order.
+
+    Args:
+        topology: what is left; see `topology`.
+        inputs: the model's inputs, flat.
+        call_layer: (index of the call, the call, args, kwargs) -> outputs.
+        keep_places: layers are as wide as in the seed, so zeros stand for a dead tensor where tensors are concatenated.
+
+    Returns:
+        The model's outputs, flat.
+    """
+    trace = graph.trace
+    tensors: dict[int, Any] = dict(zip(trace.inputs, inputs, strict=True))
+    for index, call in enumerate(trace.calls):
+        if not topology.calls[index]:
+            continue
+        left = [number for number in call.inputs if number in tensors]
+        if keep_places and graph.rules[index].joins == "append":
+            for number in set(call.inputs) - set(left):
+                tensors[number] = _zeros(trace.shapes[number], tensors[left[0]])
+            left = list(call.inputs)
+        if len(left) == len(call.inputs):
+            args, kwargs = keras.tree.map_structure(lambda leaf: _fill(leaf, tensors), (call.args, call.kwargs))
+            result = call_layer(index, call, args, kwargs)
+        elif len(left) == 1:
+            result = tensors[left[0]]
+        else:
+            result = call_layer(index, call, ([tensors[number] for number in left],), {})
+        for number, tensor in zip(call.outputs, keras.tree.flatten(result), strict=True):
+            tensors[number] = tensor
+    return [tensors[number] for number in trace.outputs]
+
+
+def _zeros(shape: tuple[int | None, ...], sibling: Any) -> Any:
+    """Zeros of a tensor's shape, with the unknown sizes of its sibling."""
+    sizes = [known if known is not None else actual for known, actual in zip(shape, ops.shape(sibling), strict=True)]
+    return ops.zeros(sizes, dtype=sibling.dtype)
+
+
+def _fill(leaf: Any, tensors: dict[int, Any]) -> Any:
+    return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
+
+
+def _copy_of_input(tensor: Any) -> Any:
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)
+
+
+def _resized(graph: ChannelGraph, index: int, widths: np.ndarray) -> keras.Layer:
+    """The layer of call `index` made anew, as wide as it should be."""
+    call, rule = graph.trace.calls[index], graph.rules[index]
+    config = call.layer.get_config()
+    config["name"] = call.name
+    if rule.width:
+        config[rule.width] = graph.axis_width(index, "out", widths)
+    try:
+        return type(call.layer).from_config(config)
+    except Exception as error:
+        raise MorphError(
+            f"Layer '{call.name}' ({call.kind}) cannot be made anew from its configuration ({error}). "
+            "Give the class a get_config() that returns every argument of its constructor."
+        ) from error
+
+
+def _check_inheritable(structure: Structure) -> None:
+    for name, entry in structure.groups.items():
+        if entry["alive"] is None:
+            raise MorphError(
+                f"The structure was expanded: group '{name}' has width {entry['width']}, which are no channels of the seed "
+                f"(width {entry['seed_width']}). Use weights='fresh', or the structure from before morph.expand."
+            )
+
+
+def _copy_weights(
+    graph: ChannelGraph, topology: Topology, made: dict[int, keras.Operation], structure: Structure | None
+) -> None:
+    """Give the new layers the seed's weights: all that are left (inherit), or only statistics of the data (fresh)."""
+    alive = None if structure is None else np.append(alive_units(graph, structure), True)
+    done: set[int] = set()
+    for index, call in enumerate(graph.trace.calls):
+        layer: Any = made.get(id(call.layer))
+        if layer is None or not topology.calls[index] or id(layer) in done:
+            continue
+        done.add(id(layer))
+        if alive is None:
+            if hasattr(layer, "adapt"):
+                layer.set_weights(call.layer.get_weights())
+            continue
+        followed = {id(getattr(call.layer, name)): name for name in graph.rules[index].weights if _has(call.layer, name)}
+        for old, new in zip(call.layer.weights, layer.weights, strict=True):
+            value = ops.convert_to_numpy(old)
+            name = followed.get(id(old))
+            if name is not None:
+                value = _kept(value, graph.rules[index].weights[name], graph.axes[index], alive)
+            if value.shape != tuple(new.shape):
+                raise MorphError(
+                    f"Weight '{old.path}' of layer '{call.name}' ({call.kind}) has shape {value.shape}, but the rebuilt layer "
+                    f"needs {tuple(new.shape)}: its rule does not say along which axes it follows the channels."
+                )
+            new.assign(value)
+
+
+def _has(layer: Any, name: str) -> bool:
+    return getattr(layer, name, None) is not None
+
+
+def _kept(
+    value: np.ndarray, follows: tuple[str | None, ...], axes: dict[str, np.ndarray], alive: np.ndarray
+) -> np.ndarray:
+    """The part of a weight that belongs to channels still alive; `alive` ends with True for channels of no group."""
+    for offset, axis in enumerate(reversed(follows), start=1):
+        if axis in axes:
+            value = np.compress(alive[axes[axis]], value, axis=value.ndim - offset)
+    return value
