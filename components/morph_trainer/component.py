@@ -1,0 +1,136 @@
+"""The MorphTrainer component: examples and a module file go in, the learned structure of the network comes out.
+
+The search trains the user's own network with gates on its channels, under a price on their cost, and keeps the channels
+that earn it. The weights are thrown away; Retrainer trains the structure from scratch. Cycles are unrolled: a
+MorphTrainer whose `structure` is the output of another continues from there.
+"""
+
+from typing import Any, ClassVar
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.proto import trainer_pb2
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.types.system_executions import Train
+
+from .. import training_spec
+from ..structure_exporter import MorphStructure
+from .executor import Executor
+from .goal import Goal
+
+
+class MorphTrainerSpec(ComponentSpec):
+    """Inputs, outputs and parameters of `MorphTrainer`."""
+
+    PARAMETERS: ClassVar = {
+        **training_spec.PARAMETERS,
+        "cost": ExecutionParameter(type=str),
+        "target": ExecutionParameter(type=float, optional=True),
+        "budget": ExecutionParameter(type=float, optional=True),
+        "strength": ExecutionParameter(type=float, optional=True),
+        "gate": ExecutionParameter(type=str),
+        "expand_to": ExecutionParameter(type=float, optional=True),
+    }
+    # Inputs and outputs share one name space, so the structure to start from cannot be called "structure" too.
+    INPUTS: ClassVar = {**training_spec.INPUTS, "seed_structure": ChannelParameter(type=MorphStructure, optional=True)}
+    OUTPUTS: ClassVar = {
+        "structure": ChannelParameter(type=MorphStructure),
+        "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
+    }
+    TYPE_ANNOTATION = Train
+
+
+class MorphTrainer(base_component.BaseComponent):
+    """Learns how wide every layer of the user's network should be, under a budget.
+
+    ```python
+    search = MorphTrainer(
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        module_file="my_model.py",
+        target=0.5,
+        expand_to=1.0,
+        train_args=trainer_pb2.TrainArgs(num_steps=2000),
+    )
+    ```
+
+    Outputs:
+
+    - `structure`: a `MorphStructure`, with the report.
+    - `model_run`: TensorBoard logs of the search.
+    """
+
+    SPEC_CLASS = MorphTrainerSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        transform_graph: types.BaseChannel | None = None,
+        schema: types.BaseChannel | None = None,
+        module_file: str | RuntimeParameter | None = None,
+        module_path: str | RuntimeParameter | None = None,
+        structure: types.BaseChannel | None = None,
+        hyperparameters: types.BaseChannel | None = None,
+        cost: str | RuntimeParameter = "flops",
+        target: float | RuntimeParameter | None = None,
+        budget: float | RuntimeParameter | None = None,
+        strength: float | RuntimeParameter | None = None,
+        gate: str | RuntimeParameter = "gamma",
+        expand_to: float | RuntimeParameter | None = None,
+        train_args: trainer_pb2.TrainArgs | RuntimeParameter | None = None,
+        eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
+        custom_config: dict[str, Any] | RuntimeParameter | None = None,
+    ):
+        """Constructs the component.
+
+        Args:
+            examples: channel of `Examples`, transformed or raw.
+            transform_graph: channel of `TransformGraph`, when the examples are transformed; `input_fn` then receives a
+                `tft.TFTransformOutput` as its `spec`.
+            schema: channel of `Schema`, when there is no transform_graph; then `spec` is the schema.
+            module_file: path of the user's Python file with `build_model` and `input_fn`; packed into a wheel when the
+                pipeline is compiled, as TFX's Trainer does. Exactly one of module_file and module_path.
+            module_path: an importable module with the same functions.
+            structure: channel of `MorphStructure` to start from: the cycle before this one.
+            hyperparameters: channel of `HyperParameters` from a Tuner; its values go to `build_model`, over those of
+                custom_config["hparams"].
+            cost: what to bring down: `"flops"` (a multiply-add counts as 2) or `"params"`.
+            target: fraction of the original seed's cost that may remain, in (0, 1]. Exactly one of target, budget and
+                strength.
+            budget: the same as an absolute number.
+            strength: the paper's fixed regularisation factor, for a search without a target.
+            gate: how channels are closed: `"gamma"` (L1 on BatchNormalization's scales) or `"logistic_sigmoid"` (FiGS,
+                also for layers without BatchNormalization).
+            expand_to: widen the result by one factor until it costs this fraction of the original seed's cost.
+            train_args: `splits` (default: train) and `num_steps`, the total number of steps of the search.
+            eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
+            custom_config: `epochs` and `batch_size` of the search, `hparams` for `build_model`, `cycle` to show.
+
+        Raises:
+            MorphError: what can be seen to be wrong without data.
+        """
+        goal = Goal(cost, target, budget, strength, gate, expand_to).check()
+        shared = training_spec.arguments(
+            component="MorphTrainer",
+            examples=examples,
+            transform_graph=transform_graph,
+            schema=schema,
+            hyperparameters=hyperparameters,
+            module_file=module_file,
+            module_path=module_path,
+            train_args=train_args,
+            eval_args=eval_args,
+            custom_config=custom_config,
+        )
+        spec = MorphTrainerSpec(
+            **shared,
+            **goal.properties(),
+            seed_structure=structure,
+            structure=types.Channel(type=MorphStructure),
+            model_run=types.Channel(type=standard_artifacts.ModelRun),
+        )
+        super().__init__(spec=spec)
+        training_spec.package_user_module(self)

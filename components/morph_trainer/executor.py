@@ -1,0 +1,95 @@
+"""Runs one search: builds the user's network, narrows it while it trains, widens it again, exports the structure."""
+
+import dataclasses
+from typing import Any
+
+import keras
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.types.artifact import Artifact
+
+import morph_core as morph
+
+from .. import training, training_inputs
+from ..progress import ProgressCallback
+from ..staging import emptied_on_failure
+from ..structure_exporter import StructureExporter
+from .goal import Goal
+
+
+class Executor(base_executor.BaseExecutor):
+    """Executor of `MorphTrainer`."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Searches, and writes the structure.
+
+        Args:
+            input_dict: `examples`, `transform_graph` or `schema`, maybe `hyperparameters` and `seed_structure`.
+            output_dict: `structure` and `model_run`.
+            exec_properties: those of `MorphTrainerSpec`.
+
+        Raises:
+            MorphError: what was given cannot be searched; raised before training starts, and nothing stays behind.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        goal = Goal.from_properties(exec_properties).check()
+        exporter = StructureExporter(artifact_utils.get_single_instance(output_dict["structure"]))
+        with emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir:
+            inputs = training_inputs.read(input_dict, exec_properties)
+            structure = _search(goal, inputs, input_dict.get("seed_structure"), log_dir)
+            cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""
+            exporter.write(structure, title=f"Learned structure{cycle}")
+        _announce(structure, exporter)
+
+
+def _search(
+    goal: Goal, inputs: training_inputs.TrainingInputs, start: list[Artifact] | None, log_dir: str
+) -> morph.Structure:
+    """The structure that the search finds, relative to the user's own network whatever it starts from."""
+    seed = inputs.module.seed(inputs.hparams)
+    graph = morph.ChannelGraph.from_model(seed)
+    first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
+    seed_cost = graph.cost(goal.cost)
+    start_cost = graph.cost(goal.cost, first)
+    model = seed if first is None else _rebuilt(seed, first)
+    search = morph.StructureSearch(model, **goal.search_arguments(seed_cost, start_cost))
+    search.compile(**morph.compile_arguments(seed))
+    inputs.check_fit(model)
+    progress = ProgressCallback(
+        task="search",
+        epochs=inputs.epochs,
+        steps_per_epoch=inputs.steps_per_epoch,
+        cycle=inputs.cycle,
+        cost=goal.cost,
+        scale=start_cost / seed_cost,
+    )
+    training.train(search, inputs, log_dir, progress)
+    structure = search.structure()
+    if first is not None:
+        structure = morph.chain(first, structure)
+    if goal.expand_to is not None:
+        structure = morph.expand(structure, graph, cost=goal.cost, target=goal.expand_to)
+    # The user's own words, where the search of a later cycle was given them as a fraction of its smaller network.
+    asked = {name: getattr(goal, name) for name in ("target", "budget", "strength") if getattr(goal, name) is not None}
+    return dataclasses.replace(structure, goal={**structure.goal, "cost": goal.cost, **asked})
+
+
+def _rebuilt(seed: keras.Model, structure: morph.Structure) -> keras.Model:
+    return morph.rebuild(seed, structure, weights="fresh")
+
+
+def _announce(structure: morph.Structure, exporter: StructureExporter) -> None:
+    print(summary(structure), f"Report: {exporter.report_path}", sep="\n", flush=True)
+
+
+def summary(structure: morph.Structure) -> str:
+    """The costs before and after, one line each."""
+    return "\n".join(
+        f"{name}: {cost['seed']:.4g} -> {cost['structure']:.4g} ({cost['structure'] / cost['seed']:.1%} of the seed)"
+        for name, cost in structure.costs.items()
+    )

@@ -1,0 +1,146 @@
+"""Progress for a person who watches a run: which step of which cycle, the cost against its target, and the time left.
+
+On a terminal it is one live line; elsewhere (a file, a container's log) the same as plain lines at sensible intervals.
+The values of a step are fetched from the device only when they are shown, so that watching costs the training nothing.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+# A plain line is due after a tenth of the steps, or after this long; never twice within the shorter time.
+_LONGEST_SILENCE_S = 30.0
+_SHORTEST_PAUSE_S = 1.0
+_REDRAW_S = 0.2
+
+
+class ProgressCallback(keras.callbacks.Callback):
+    """Shows how far a training run is.
+
+    Args:
+        task: what runs, such as "search" or "retrain".
+        epochs: of the run.
+        steps_per_epoch: training steps of each.
+        cycle: such as "1/2"; empty when there is one only.
+        cost: name of the cost that the logs' `cost` and `target` count, such as "flops".
+        scale: what one unit of the logs' `cost` and `target` is as a fraction of the original seed's cost; below 1 when
+            the searched network is itself smaller than the seed.
+        stream: where to write; standard output by default.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        epochs: int,
+        steps_per_epoch: int,
+        cycle: str = "",
+        cost: str = "",
+        scale: float = 1.0,
+        stream: TextIO | None = None,
+    ):
+        super().__init__()
+        self._title = f"cycle {cycle}, {task}" if cycle else task
+        self._cost = cost
+        self._scale = scale
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._steps = epochs * steps_per_epoch
+        self._stream = stream if stream is not None else sys.stdout
+        self._done = 0
+        self._epoch = 0
+        self._bar: Progress | None = None
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._start = self._shown_at = time.monotonic()
+        self._first_step_at: float | None = None
+        self._shown_tenth = 0
+        if self._stream.isatty():
+            self._bar = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[values]}"),
+                console=Console(file=self._stream),
+            )
+            self._bar_task = self._bar.add_task(self._title, total=self._steps, values="")
+            self._bar.start()
+        else:
+            self._print(f"starts: {self._steps} steps in {self._epochs} epochs")
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._done = self._epoch * self._steps_per_epoch + batch + 1
+        now = time.monotonic()
+        if self._first_step_at is None:  # the first step traces and compiles; it says nothing about the others
+            self._first_step_at, self._first_done = now, self._done
+        if self._bar is not None:
+            if now - self._shown_at >= _REDRAW_S or self._done == self._steps:
+                self._shown_at = now
+                self._bar.update(self._bar_task, completed=self._done, values=self._values(logs, now))
+            return
+        tenth, silence = 10 * self._done // self._steps, now - self._shown_at
+        due = silence >= _LONGEST_SILENCE_S or (tenth > self._shown_tenth and silence >= _SHORTEST_PAUSE_S)
+        if due or self._done == self._steps:
+            self._shown_at, self._shown_tenth = now, tenth
+            self._print(f"step {self._done}/{self._steps}  {self._values(logs, now)}")
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        validated = {name: value for name, value in (logs or {}).items() if name.startswith("val_")}
+        if validated:
+            metrics = _metrics({name.removeprefix("val_"): value for name, value in validated.items()})
+            self._print(f"epoch {epoch + 1}/{self._epochs}  on the evaluation split: {metrics}")
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        self.close()
+        self._print(f"done: {self._done} steps in {_duration(time.monotonic() - self._start)}")
+
+    def close(self) -> None:
+        """Gives the terminal back, also after a failure."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _values(self, logs: Mapping[str, Any] | None, now: float) -> str:
+        logs = logs or {}
+        parts = []
+        if "cost" in logs:
+            now_at, goal = self._scale * float(logs["cost"]), logs.get("target")
+            scheduled = (
+                "" if goal is None or float(goal) != float(goal) else f" (target {self._scale * float(goal):.1%} now)"
+            )
+            parts.append(f"{self._cost} {now_at:.1%} of the seed{scheduled}")
+        if "alive" in logs:
+            parts.append(f"{int(logs['alive'])} channels")
+        parts.append(_metrics({name: value for name, value in logs.items() if name not in ("cost", "target", "alive")}))
+        parts.append(self._time_left(now))
+        return "  ".join(part for part in parts if part)
+
+    def _time_left(self, now: float) -> str:
+        if self._first_step_at is None or self._done == self._first_done or self._done >= self._steps:
+            return ""
+        pace = (now - self._first_step_at) / (self._done - self._first_done)
+        return f"{_duration(pace * (self._steps - self._done))} left"
+
+    def _print(self, text: str) -> None:
+        line = f"[{self._title}] {text}"
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=self._stream, flush=True)
+
+
+def _metrics(logs: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name} {float(value):.4g}" for name, value in logs.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,110 @@
+"""The Retrainer component: a learned structure and examples go in, an ordinary trained model comes out.
+
+The network of the user's module file is built with the structure's widths and trained from fresh weights, without any
+regulariser of ours. The model is exported as TFX's Trainer exports one, so Evaluator, InfraValidator, BulkInferrer and
+Pusher take it.
+"""
+
+from typing import Any, ClassVar
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.proto import trainer_pb2
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec
+from tfx.types.system_executions import Train
+
+from .. import training_spec
+from ..structure_exporter import MorphStructure
+from .executor import Executor
+
+
+class RetrainerSpec(ComponentSpec):
+    """Inputs, outputs and parameters of `Retrainer`."""
+
+    PARAMETERS: ClassVar = training_spec.PARAMETERS
+    INPUTS: ClassVar = {**training_spec.INPUTS, "structure": ChannelParameter(type=MorphStructure)}
+    OUTPUTS: ClassVar = {
+        "model": ChannelParameter(type=standard_artifacts.Model),
+        "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
+    }
+    TYPE_ANNOTATION = Train
+
+
+class Retrainer(base_component.BaseComponent):
+    """Trains a learned structure from scratch and exports the model.
+
+    ```python
+    trainer = Retrainer(
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        structure=search.outputs["structure"],
+        module_file="my_model.py",
+        custom_config={"epochs": 20},
+    )
+    ```
+
+    Outputs:
+
+    - `model`: a SavedModel in TFX's `Model` layout. Unless the module file's `signatures` says otherwise, its signature
+      `serving_default` takes serialized `tf.Example`s (`examples`: string (batch,)) and returns `outputs`; without a
+      transform_graph there is also `raw_tensors`, which takes the model's own inputs by name. Custom properties say
+      which structure it has and what it costs.
+    - `model_run`: TensorBoard logs.
+    """
+
+    SPEC_CLASS = RetrainerSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        structure: types.BaseChannel,
+        transform_graph: types.BaseChannel | None = None,
+        schema: types.BaseChannel | None = None,
+        module_file: str | RuntimeParameter | None = None,
+        module_path: str | RuntimeParameter | None = None,
+        hyperparameters: types.BaseChannel | None = None,
+        train_args: trainer_pb2.TrainArgs | RuntimeParameter | None = None,
+        eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
+        custom_config: dict[str, Any] | RuntimeParameter | None = None,
+    ):
+        """Constructs the component.
+
+        Args:
+            examples: channel of `Examples`, transformed or raw.
+            structure: channel of `MorphStructure`, from MorphTrainer or an importer.
+            transform_graph: channel of `TransformGraph`, when the examples are transformed.
+            schema: channel of `Schema`, when there is no transform_graph.
+            module_file: path of the user's Python file, the same that MorphTrainer was given. Exactly one of
+                module_file and module_path.
+            module_path: an importable module with the same functions.
+            hyperparameters: channel of `HyperParameters` from a Tuner, the same that MorphTrainer was given.
+            train_args: `splits` (default: train) and `num_steps`, the total number of steps.
+            eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
+            custom_config: `epochs`, `batch_size`, and `hparams` for `build_model`.
+
+        Raises:
+            MorphError: what can be seen to be wrong without data.
+        """
+        shared = training_spec.arguments(
+            component="Retrainer",
+            examples=examples,
+            transform_graph=transform_graph,
+            schema=schema,
+            hyperparameters=hyperparameters,
+            module_file=module_file,
+            module_path=module_path,
+            train_args=train_args,
+            eval_args=eval_args,
+            custom_config=custom_config,
+        )
+        spec = RetrainerSpec(
+            **shared,
+            structure=structure,
+            model=types.Channel(type=standard_artifacts.Model),
+            model_run=types.Channel(type=standard_artifacts.ModelRun),
+        )
+        super().__init__(spec=spec)
+        training_spec.package_user_module(self)

@@ -1,0 +1,65 @@
+"""Trains a learned structure from fresh weights and exports the model, whole or not at all."""
+
+from typing import Any
+
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.types.artifact import Artifact
+from tfx.utils import path_utils
+
+import morph_core as morph
+
+from .. import training, training_inputs
+from ..progress import ProgressCallback
+from ..staging import complete_or_absent, emptied_on_failure
+from ..structure_exporter import StructureExporter
+from ..structure_exporter.exporter import cost_properties, goal_properties, set_custom_properties
+from . import serving
+
+
+class Executor(base_executor.BaseExecutor):
+    """Executor of `Retrainer`."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Trains and exports.
+
+        Args:
+            input_dict: `examples`, `structure`, `transform_graph` or `schema`, maybe `hyperparameters`.
+            output_dict: `model` and `model_run`.
+            exec_properties: those of `RetrainerSpec`.
+
+        Raises:
+            MorphError: what was given cannot be trained; raised before training starts, and nothing stays behind.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        artifact = artifact_utils.get_single_instance(output_dict["model"])
+        with emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir:
+            inputs = training_inputs.read(input_dict, exec_properties)
+            seed = inputs.module.seed(inputs.hparams)
+            graph = morph.ChannelGraph.from_model(seed)
+            source = artifact_utils.get_single_instance(input_dict["structure"])
+            structure = StructureExporter(source).read(graph)
+            model = morph.rebuild(seed, structure, weights="fresh")
+            model.compile(**morph.compile_arguments(seed))
+            inputs.check_fit(model)
+            signatures = serving.signatures(model, inputs.spec, inputs.module)
+            progress = ProgressCallback(task="retrain", epochs=inputs.epochs, steps_per_epoch=inputs.steps_per_epoch)
+            results = training.train(model, inputs, log_dir, progress)
+            with complete_or_absent(artifact.uri) as directory:
+                serving.export(model, signatures, path_utils.serving_model_dir(directory))
+        set_custom_properties(
+            artifact,
+            {
+                "structure_fingerprint": structure.fingerprint,
+                "structure_uri": source.uri,
+                **goal_properties(structure),
+                **cost_properties(structure),
+                **{name: value for name, value in results.items() if name.startswith("val_")},
+            },
+        )
+        print(f"Model: {path_utils.serving_model_dir(artifact.uri)}", flush=True)

@@ -1,0 +1,63 @@
+"""One training run as both components do it: TensorBoard logs, progress, validation, and a check that it went well."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import keras
+
+from morph_core import MorphError
+
+from .progress import ProgressCallback
+from .training_inputs import TrainingInputs
+
+# Points of the training curves in TensorBoard: enough to see a schedule, few enough to cost nothing.
+_CURVE_POINTS = 200
+
+
+def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: ProgressCallback) -> dict[str, float]:
+    """Fits a compiled model.
+
+    Args:
+        model: compiled; a `StructureSearch` or an ordinary model.
+        inputs: the data and the number of steps.
+        log_dir: where TensorBoard's files go.
+        progress: shows the run.
+
+    Returns:
+        The last epoch's values: the loss, the metrics, and the same on the evaluation split (`val_...`).
+
+    Raises:
+        MorphError: the loss is no longer a number at the end.
+    """
+    tensorboard = keras.callbacks.TensorBoard(
+        log_dir=log_dir,
+        write_graph=False,
+        update_freq=max(1, inputs.steps // _CURVE_POINTS),
+        profile_batch=0,
+    )
+    with _closed(progress):
+        history = model.fit(
+            inputs.train,
+            epochs=inputs.epochs,
+            steps_per_epoch=inputs.steps_per_epoch,
+            validation_data=inputs.evaluation,
+            callbacks=[tensorboard, progress],
+            verbose=0,
+        )
+    last = {name: float(values[-1]) for name, values in history.history.items()}
+    if not math.isfinite(last["loss"]):
+        raise MorphError(
+            f"The training diverged: the loss is {last['loss']} after {inputs.steps} steps. Nothing was written. "
+            f"Lower the learning rate in build_model of {inputs.module.source}, or check the examples for values "
+            "that are no numbers."
+        )
+    return last
+
+
+@contextlib.contextmanager
+def _closed(progress: ProgressCallback) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        progress.close()

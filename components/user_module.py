@@ -1,0 +1,138 @@
+"""The user's module file: loading `build_model`, `input_fn` and `signatures` from it, and checking what they return.
+
+The module is plain Keras and tf.data; nothing in it knows about morphing. It reaches the executor as a path
+(`module_file`) or, packaged by TFX into a wheel, as `name@wheel` (`module_path`); TFX's own loader takes both.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tfx.components.util import udf_utils
+
+from morph_core import MorphError
+
+# Each function: how many arguments it is called with, whether the module must have it, and how to say so.
+CONTRACT = {
+    "build_model": (1, True, "build_model(hparams) -> a compiled keras.Model"),
+    "input_fn": (
+        4,
+        True,
+        "input_fn(file_pattern, data_accessor, spec, batch_size) -> a tf.data.Dataset of (features, label)",
+    ),
+    "signatures": (2, False, "signatures(model, spec) -> {name: (function, input_signature)}"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class UserModule:
+    """The functions of one module file."""
+
+    source: str
+    build_model: Callable[..., Any]
+    input_fn: Callable[..., Any]
+    signatures: Callable[..., Any] | None
+
+    def seed(self, hparams: Mapping[str, Any]) -> keras.Model:
+        """Calls `build_model` and checks that a compiled Keras 3 model comes back.
+
+        Args:
+            hparams: handed to `build_model` as a dict.
+
+        Raises:
+            MorphError: something else came back.
+        """
+        # Keras numbers layers that the user did not name, per process. Numbering starts again here, so that the same
+        # build_model gives the same names, and so the same fingerprint, in every component and every run.
+        keras.utils.clear_session()
+        model = self.build_model(dict(hparams))
+        if not isinstance(model, keras.Model):
+            kind = f"{type(model).__module__}.{type(model).__qualname__}"
+            advice = (
+                "That is a Keras 2 model: build it with `import keras`, not tf_keras."
+                if type(model).__module__.split(".")[0] == "tf_keras"
+                else "Return the compiled model; a forgotten `return` gives None."
+            )
+            raise MorphError(
+                f"build_model in {self.source} returned a {kind}; expected a compiled keras.Model. {advice}"
+            )
+        if not getattr(model, "compiled", False):
+            raise MorphError(
+                f"build_model in {self.source} returned a model that is not compiled. Training takes the "
+                "optimizer, the loss and the metrics from it: call model.compile(optimizer=..., loss=..., "
+                "metrics=[...]) before `return`."
+            )
+        return model
+
+    def dataset(self, files: list[str], data_accessor: Any, spec: Any, batch_size: int) -> tf.data.Dataset:
+        """Calls `input_fn` and checks that a dataset of (features, label) comes back.
+
+        Raises:
+            MorphError: something else came back.
+        """
+        dataset = self.input_fn(files, data_accessor, spec, batch_size)
+        if not isinstance(dataset, tf.data.Dataset):
+            raise MorphError(
+                f"input_fn in {self.source} returned a {type(dataset).__name__}; expected a tf.data.Dataset that "
+                "yields batches of (features, label)."
+            )
+        element = dataset.element_spec
+        if not isinstance(element, tuple) or len(element) not in (2, 3):
+            raise MorphError(
+                f"input_fn in {self.source} yields {element}; expected tuples (features, label), or (features, label, "
+                "sample_weight). With tfxio.TensorFlowDatasetOptions, label_key=... splits the label off."
+            )
+        return dataset
+
+
+def load(exec_properties: Mapping[str, Any]) -> UserModule:
+    """Loads the module that a component's execution properties name.
+
+    Args:
+        exec_properties: with `module_path` (`name@wheel` or an importable module) or `module_file` (a path).
+
+    Raises:
+        MorphError: the module cannot be found or parsed, or lacks a function.
+    """
+    properties = dict(exec_properties)
+    source = properties.get("module_path") or properties.get("module_file")
+    if not source:
+        raise MorphError("No user module: give the component module_file=... (a path) or module_path=... (a module).")
+    try:
+        # TFX's loader hands out one function per call and loads the module anew for each. Asked for the name that every
+        # module has, it loads once and tells where in sys.modules the module is.
+        name: Any = udf_utils.get_fn({"module_path": properties.get("module_path"), "module_file": source}, "__name__")
+    except (ImportError, OSError, SyntaxError) as error:
+        reason = error.__cause__ or error
+        raise MorphError(
+            f"The user module {source} cannot be loaded: {type(reason).__name__}: {reason}. Check the path, and that "
+            "everything the module imports is installed where the component runs."
+        ) from error
+    module = sys.modules[name]
+    functions = {role: _function(module, role, source) for role in CONTRACT}
+    return UserModule(source=source, **functions)
+
+
+def _function(module: Any, role: str, source: str) -> Any:
+    arguments, required, expected = CONTRACT[role]
+    function = getattr(module, role, None)
+    if function is None and not required:
+        return None
+    if not callable(function):
+        own = [name for name, value in vars(module).items() if inspect.isfunction(value)]
+        close = difflib.get_close_matches(role, own, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Its functions: {', '.join(sorted(own)) or 'none'}."
+        raise MorphError(f"The user module {source} has no function {role}; expected {expected}. {hint}")
+    try:
+        inspect.signature(function).bind(*[None] * arguments)
+    except TypeError as error:
+        raise MorphError(
+            f"{role}{inspect.signature(function)} in {source} cannot be called as it will be: {error}. Expected "
+            f"{expected}."
+        ) from error
+    return function
