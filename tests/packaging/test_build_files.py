@@ -1,0 +1,44 @@
+"""The BUILD files state the layer order, and say the same as the imports."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.packaging.source import LAYERS, ROOT, layers_imported, modules
+
+TEST_FOLDERS = sorted({path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")})
+
+
+def rules(path: Path) -> list[dict[str, Any]]:
+    """The rules of a BUILD file, which is Python by its syntax: their kind, name and dependencies."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("py_library", "py_test"):
+            attributes = {keyword.arg: keyword.value for keyword in node.keywords}
+            name, deps = ast.unparse(attributes["name"]).strip("'"), ast.literal_eval(attributes["deps"])
+            found.append({"kind": node.func.id, "name": name, "deps": deps})
+    return found
+
+
+@pytest.mark.parametrize("folder", LAYERS)
+def test_a_layer_depends_on_what_it_imports(folder: str):
+    (rule,) = rules(ROOT / folder / "BUILD")
+    assert (rule["kind"], rule["name"]) == ("py_library", folder)
+    assert rule["deps"] == [f"//{layer}" for layer in sorted(layers_imported(modules(folder)) - {folder})]
+
+
+def test_no_layer_depends_on_one_above_it():
+    order = list(LAYERS)
+    for folder in order:
+        (rule,) = rules(ROOT / folder / "BUILD")
+        assert [dep for dep in rule["deps"] if dep.strip("/") not in order[: order.index(folder)]] == []
+
+
+@pytest.mark.parametrize("folder", TEST_FOLDERS)
+def test_a_folder_of_tests_depends_on_what_it_imports(folder: str):
+    (rule,) = rules(ROOT / "tests" / folder / "BUILD")
+    imported = layers_imported(modules(f"tests/{folder}"))
+    assert rule["kind"] == "py_test"
+    assert rule["deps"] == [f"//{layer}" for layer in sorted(imported)]
