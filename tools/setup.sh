@@ -21,6 +21,12 @@ GLIBC_OLD_STACK=2.17   # TFX 1.16's are manylinux2014
 # A shell's own Python and uv settings must not leak into .venv; without .pyc files each `import tfx` costs four times the CPU.
 unset PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV UV_PROJECT UV_PROJECT_ENVIRONMENT UV_PYTHON UV_NO_SYNC
 
+# A proxy that inspects TLS has its certificate in the system's store, which uv reads only when it is told to.
+if [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ]; then
+  export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}
+fi
+export PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1   # neither is news to somebody who fetches uv
+
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n1)" = "$2" ]; }   # version 1 >= version 2
@@ -119,9 +125,9 @@ get_uv() {   # sets uv
   rm -rf .tools/uv
   # pip when this Python has it, a virtual environment's pip else, and plain Python where Debian took both away.
   if "$any" -m pip --version >/dev/null 2>&1; then
-    "$any" -m pip install --quiet --disable-pip-version-check --no-warn-script-location --target .tools/uv "uv==$UV_VERSION"
+    "$any" -m pip install --quiet --no-warn-script-location --target .tools/uv "uv==$UV_VERSION"
   elif "$any" -m venv .tools/uv >/dev/null 2>&1; then
-    .tools/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+    .tools/uv/bin/python -m pip install --quiet "uv==$UV_VERSION"
   else
     rm -rf .tools/uv
     "$any" tools/fetch_uv.py "$UV_VERSION" .tools/uv/bin
