@@ -1,23 +1,24 @@
 """A learned structure as a page and as pictures: what the search did to every layer, and what that saved.
 
-The page answers its reader's questions in the order they come: how much cheaper is the network, was the goal met, what does
-it look like now, how did the search get there, and what happened to each layer. It is one file without scripts and
+The page answers its reader's questions in the order they come: was the goal met, how much cheaper is the network, what
+does it look like now, how did the search get there, and what happened to each layer. It is one file without scripts and
 without references to anything outside it, so it can be mailed, archived or opened from an artifact store.
 
-Each picture is drawn once, with Matplotlib. The page inlines the same bytes and turns the colours of the palette into CSS
-variables, which is how one drawing follows the reader's light or dark setting. Equal structures give equal bytes.
+The page inlines the same pictures that are written as files, with the colours of the palette turned into CSS variables,
+which is how one drawing follows the reader's light or dark setting. Equal structures give equal bytes.
 
 Matplotlib and Jinja2 come with the extra `tfx` and are imported on the first call only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def html(structure: Structure, title: str = "Learned structure") -> str:
         lstrip_blocks=True,
     )
     drawn = pictures(structure)
-    layers = [dict(layer) for layer in structure.layers]
+    layers = structure.layers
     cost_names = _cost_names(structure)
     in_branches = {name for branch in structure.removed.get("branches", ()) for name in branch}
     hover = {f"layer-{index}": _layer_change(layer) for index, layer in enumerate(layers)}
@@ -117,11 +118,10 @@ def pictures(structure: Structure) -> dict[str, bytes]:
     Raises:
         MorphError: Matplotlib is missing.
     """
-    drawn = {"widths.svg": _draw_widths([dict(layer) for layer in structure.layers])}
-    if structure.trajectory:
-        drawn["trajectory.svg"] = _draw_trajectory(
-            [dict(point) for point in structure.trajectory], dict(structure.goal)
-        )
+    with _style():
+        drawn = {"widths.svg": _draw_widths(structure.layers)}
+        if structure.trajectory:
+            drawn["trajectory.svg"] = _draw_trajectory(structure.trajectory, structure.goal)
     return drawn
 
 
@@ -212,7 +212,7 @@ def _goal_fraction(structure: Structure) -> float | None:
     goal = structure.goal
     if goal.get("target") is not None:
         return float(goal["target"])
-    seed = float(structure.costs.get(goal.get("cost"), {}).get("seed", 0))
+    seed = float(structure.costs.get(str(goal.get("cost")), {}).get("seed", 0))
     if goal.get("budget") is not None and seed:
         return float(goal["budget"]) / seed
     return None
@@ -226,7 +226,7 @@ def _goal(structure: Structure) -> dict[str, Any]:
     """
     goal, settings = structure.goal, structure.settings
     cost = _label(str(goal.get("cost", "cost")))
-    entry = structure.costs.get(goal.get("cost"))
+    entry = structure.costs.get(str(goal.get("cost")))
     now = float(entry["structure"]) / float(entry["seed"]) if entry and entry["seed"] else None
     expanded = _expanded(structure)
     limit = _goal_fraction(structure)
@@ -323,7 +323,7 @@ def _is_told_above(name: str, value: Any) -> bool:
 
 
 def _frozen(structure: Structure) -> list[dict[str, str]]:
-    """What stayed whole: groups and reasons where the search recorded them, otherwise the layers that are in no group."""
+    """What stayed whole: groups and reasons where the search recorded them, else the layers that are in no group."""
     recorded = structure.settings.get("frozen")
     if isinstance(recorded, Mapping):
         return [{"name": str(name), "reason": _plain(reason)} for name, reason in recorded.items()]
@@ -406,11 +406,11 @@ def _draw_widths(layers: Sequence[Mapping[str, Any]]) -> bytes:
     write(learned_x, y + 12, f"{mark} channel{'s' if mark > 1 else ''}", "muted", 11, ha="center")
     if every > 1:
         write(name_x, y, f"one layer in {every} is named; the table has all", "muted", 9, ha="right")
-    return _svg(figure, "widths")
+    return _svg(figure)
 
 
 def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any]) -> bytes:
-    """The search over its steps, one panel per question: cost against target, channels alive, loss where it was recorded."""
+    """The search over its steps, one panel per question: cost against target, channels alive, loss if recorded."""
 
     def series(key: str) -> list[float]:
         return [math.nan if point.get(key) is None else float(point[key]) for point in points]
@@ -423,7 +423,7 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
     panels = [("alive", "channels alive", 64)]
     if any(math.isfinite(loss) for loss in series("loss")):
         panels.append(("loss", "loss", 64))
-    left, right, top, main, gap, foot = 64, 116, 40, 240, 36, 44
+    left, right, top, main, gap, foot = 64, 132, 40, 240, 36, 44
     height = top + main + sum(size + gap for _, _, size in panels) + foot
     figure = _figure(TRAJECTORY_WIDTH, height)
     ticker = _dependency("matplotlib.ticker")
@@ -506,7 +506,7 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
     shown[-1].set_xlim(first, last if last > first else first + 1)
     shown[-1].xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
     shown[-1].set_xlabel("training step of the search", color=PALETTE["muted"], fontsize=12, labelpad=8)
-    return _svg(figure, "trajectory")
+    return _svg(figure)
 
 
 def _figure(width: float, height: float) -> Any:
@@ -525,19 +525,27 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, name: str) -> bytes:
-    settings = {"svg.fonttype": "none", "svg.hashsalt": f"morph-{name}", "font.family": ["DejaVu Sans"]}
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Matplotlib's own defaults and a fixed salt for ids, whatever the user's matplotlibrc says; then restored."""
+    matplotlib = _dependency("matplotlib")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "morph", "font.family": ["DejaVu Sans"]})
+        yield
+
+
+def _svg(figure: Any) -> bytes:
     file = io.BytesIO()
-    with _dependency("matplotlib").rc_context(settings):  # a fixed salt and no date: equal structures, equal bytes
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return file.getvalue()
 
 
 def _inline(picture: bytes, name: str, description: str, hover: Mapping[str, str] | None = None) -> str:
     """An SVG file as an element of the page.
 
-    Colours of the palette become CSS variables, ids get the picture's name before them (two pictures share one page), the
-    prologue and the fixed size go, and rectangles of a layer say on hover which layer they are.
+    Colours of the palette become CSS variables, ids get the picture's name before them (two pictures share one page),
+    the prologue and the fixed size go, and rectangles of a layer say on hover which layer they are.
     """
     svg = picture.decode()
     svg = re.sub(
