@@ -1,0 +1,33 @@
+"""How a run speaks: its own lines are heard because the libraries below it are not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+
+Say = Callable[[str], None]
+"""Receives one line of what a person watching should know."""
+
+
+def quieten() -> None:
+    """Silences what TensorFlow, TFX and Beam log, up to warnings. Has its full effect before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # said explicitly, TensorFlow does not announce it
+    warnings.simplefilter("ignore")
+    logging.getLogger().setLevel(logging.ERROR)
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    # TFX's launcher logs this before it raises; the exception says it better.
+    absl_logging.get_absl_logger().addFilter(_is_not_redundant)
+
+
+def _is_not_redundant(record: logging.LogRecord) -> bool:
+    return record.msg != "Execution %d failed."
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: '3.2 s', '2 min 05 s'."""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

@@ -1,0 +1,404 @@
+"""The configuration of a pipeline: one YAML file, read and checked before anything slow happens.
+
+`load_config(path)` turns the file into a frozen `PipelineConfig`. A key that does not exist, a value out of range and a
+combination that cannot work are refused together, each by its name, with what was expected and how to fix it. Relative
+paths mean "relative to the configuration file", so a run does not depend on the directory it is started from; a path
+with a scheme (`gs://`, `s3://`) is left as it is. The annotated example is `templates/config.yaml`.
+
+This module does not import TFX, so a mistake is reported within seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+
+from morph_core import COSTS, GATES, MorphError
+
+DIRECT_RUNNER = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+
+
+def is_uri(path: str) -> bool:
+    """Whether `path` names something on a remote file system (`gs://...`), which is never resolved locally."""
+    return "://" in path
+
+
+def _resolve(value: Any, info: ValidationInfo) -> Any:
+    base = (info.context or {}).get("base")
+    if not isinstance(value, (str, os.PathLike)) or base is None or is_uri(str(value)):
+        return value
+    # normpath, not resolve(): a link the user made stays the path the user sees.
+    return os.path.normpath(os.path.join(base, os.path.expanduser(value)))
+
+
+Location = Annotated[str, BeforeValidator(_resolve), Field(min_length=1)]
+"""A path, made absolute from the directory of the configuration file, or a URI, left alone."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(_Section):
+    """Where the examples are and how they are split into `train` and `eval`."""
+
+    format: Literal["tfrecord", "csv"] = Field(description="the files are 'tfrecord' (of tf.train.Example) or 'csv'")
+    path: Location = Field(description="the directory that holds the files", examples=["data"])
+    splits: dict[str, str] | None = Field(
+        None,
+        description="file patterns below 'path' for the splits 'train' and 'eval', both needed",
+        examples=["{train: train/*, eval: eval/*}"],
+    )
+    eval_fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="without 'splits': the fraction of all examples that becomes 'eval'",
+        examples=[0.2],
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> DataConfig:
+        if self.splits is not None and set(self.splits) != {"train", "eval"}:
+            raise ValueError(
+                f"'splits' names {', '.join(map(repr, sorted(self.splits))) or 'nothing'}; exactly 'train' and 'eval' "
+                "are expected. For example: splits: {train: train/*, eval: eval/*}"
+            )
+        if (self.splits is None) == (self.eval_fraction is None):
+            raise ValueError(
+                "exactly one of 'splits' (file patterns) and 'eval_fraction' (split by hash) is expected, got "
+                + ("neither" if self.splits is None else "both")
+            )
+        return self
+
+
+class TrainingConfig(_Section):
+    """How long one training run takes: whole epochs or a number of steps."""
+
+    epochs: int | None = Field(None, ge=1, description="passes over the training split", examples=[20])
+    steps: int | None = Field(None, ge=1, description="training steps (batches)", examples=[5000])
+    batch_size: int = Field(32, ge=1, description="examples per step", examples=[128])
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        if (self.epochs is None) == (self.steps is None):
+            got = "neither" if self.epochs is None else "both"
+            raise ValueError(f"exactly one of 'epochs' and 'steps' is expected, got {got}. For example: epochs: 20")
+        return self
+
+
+class EvaluateConfig(_Section):
+    """When a retrained model is good enough to be pushed."""
+
+    metric: str = Field(
+        "SparseCategoricalAccuracy",
+        pattern=r"^[A-Z]\w+$",
+        description="class name of a Keras or TFMA metric",
+        examples=["SparseCategoricalAccuracy"],
+    )
+    lower_bound: float | None = Field(None, description="push only if the metric is at least this", examples=[0.8])
+    upper_bound: float | None = Field(
+        None, description="for a metric where less is better: push only if it is at most this", examples=[0.1]
+    )
+    max_drop: float = Field(
+        0.0,
+        ge=0,
+        description="how much worse than the latest blessed model the metric may be, absolute",
+        examples=[0.01],
+    )
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> EvaluateConfig:
+        if (self.lower_bound is None) == (self.upper_bound is None):
+            got = "neither" if self.lower_bound is None else "both"
+            raise ValueError(
+                f"exactly one of 'lower_bound' (more is better) and 'upper_bound' (less is better) is expected, got "
+                f"{got}. For example: lower_bound: 0.8"
+            )
+        return self
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.lower_bound is not None
+
+
+class AcceleratorConfig(_Section):
+    """The accelerator of one training step."""
+
+    type: str = Field(
+        "nvidia.com/gpu", min_length=1, description="the Kubernetes resource name", examples=["nvidia.com/gpu"]
+    )
+    count: int = Field(1, ge=1, description="how many accelerators one step gets", examples=[1])
+
+
+class KubeflowConfig(_Section):
+    """What the compiled job needs to know about the cluster; nothing here matters to a local run."""
+
+    image: str = Field(
+        min_length=1,
+        description="container image with morph-tfx[tfx,kubeflow] installed",
+        examples=["registry.example.com/morph-tfx:1"],
+    )
+    pipeline_root: str | None = Field(
+        None,
+        min_length=1,
+        description="object store location for the artifacts",
+        examples=["minio://mlpipeline/v2/artifacts/my-pipeline"],
+    )
+    data_path: str | None = Field(
+        None,
+        min_length=1,
+        description="where the pods find the data, if not at data.path",
+        examples=["gs://bucket/data"],
+    )
+    push_to: str | None = Field(
+        None,
+        min_length=1,
+        description="where the pods push the model, if not to push_to",
+        examples=["gs://bucket/serving"],
+    )
+    module_dir: str = Field(
+        "/opt/morph-tfx/modules",
+        pattern=r"^(/|[a-z0-9]+://)",
+        description="directory inside the image that holds the module files",
+        examples=["/opt/morph-tfx/modules"],
+    )
+    baseline_model: str | None = Field(
+        None,
+        min_length=1,
+        description="model to compare with; open-source Kubeflow cannot look up the latest blessed one",
+        examples=["gs://bucket/serving/1700000000"],
+    )
+    accelerator: AcceleratorConfig | None = Field(None, description="accelerator of MorphTrainer and Retrainer steps")
+    cpu: float | None = Field(None, gt=0, description="CPU limit of those steps, in cores", examples=[4])
+    memory: float | None = Field(
+        None, gt=0, description="memory limit of those steps, in GB (10^9 bytes)", examples=[16]
+    )
+
+
+class PipelineConfig(_Section):
+    """One morph pipeline: data -> (shrink, expand) x cycles -> retrain -> evaluate -> push."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        description="name of the pipeline: lower-case letters, digits and '-', at most 63",
+        examples=["flowers"],
+    )
+    data: DataConfig = Field(description="where the examples are")
+    module_file: Location = Field(description="Python file with build_model and input_fn", examples=["module.py"])
+    transform_module_file: Location | None = Field(
+        None, description="Python file with preprocessing_fn, if not module_file", examples=["preprocessing.py"]
+    )
+    label: str = Field(min_length=1, description="name of the label in the raw examples", examples=["label"])
+    hparams: dict[str, Any] = Field(default_factory=dict, description="passed to build_model unchanged")
+
+    cost: str = Field("flops", description="what is counted", examples=["flops"])
+    target: float | None = Field(
+        None, gt=0, le=1, description="fraction of the seed's cost that each search shrinks to", examples=[0.5]
+    )
+    budget: float | None = Field(
+        None, gt=0, description="cost that each search shrinks to, absolute, in the unit of 'cost'", examples=["2.0e6"]
+    )
+    strength: float | None = Field(
+        None, gt=0, description="fixed strength of the regulariser, as in the paper", examples=["1.0e-3"]
+    )
+    gate: str = Field("gamma", description="how a search switches channels off", examples=["gamma"])
+    cycles: int = Field(1, ge=1, le=20, description="how often to shrink and expand", examples=[2])
+    expand_to: float | list[float | None] | None = Field(
+        None,
+        description="fraction of the seed's cost to widen to after each search: a number for all cycles or a list with "
+        "one for each (null: stays shrunk)",
+        examples=[0.5],
+    )
+    search: TrainingConfig = Field(description="length of the training inside each search")
+    retrain: TrainingConfig = Field(description="length of the final training from scratch")
+    evaluate: EvaluateConfig = Field(description="when the model is good enough to be pushed")
+
+    push_to: Location = Field("pushed", description="directory that receives the model", examples=["pushed"])
+    pipeline_root: Location = Field("pipeline_root", description="directory for the artifacts of local runs")
+    metadata: Location = Field("metadata.sqlite", description="sqlite file for the ML metadata of local runs")
+    beam_args: tuple[str, ...] = Field(DIRECT_RUNNER, description="arguments of the Apache Beam pipelines")
+    kubeflow: KubeflowConfig | None = Field(None, description="needed to compile for Kubeflow only")
+
+    @model_validator(mode="after")
+    def _known_cost_and_gate(self) -> PipelineConfig:
+        for key, known in (("cost", COSTS), ("gate", GATES)):
+            value = getattr(self, key)
+            if value not in known:
+                raise ValueError(f"{key}: unknown {key} {value!r}; expected one of {', '.join(sorted(known))}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> PipelineConfig:
+        given = [key for key in ("target", "budget", "strength") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "exactly one of 'target', 'budget' and 'strength' is expected, got "
+                + (" and ".join(given) or "none")
+                + ". For example: target: 0.5"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _expansions_make_sense(self) -> PipelineConfig:
+        if isinstance(self.expand_to, list) and len(self.expand_to) != self.cycles:
+            raise ValueError(
+                f"expand_to: a list needs one value for each of the {self.cycles} cycles, got {len(self.expand_to)}. "
+                "Give one number for all of them, or as many as there are cycles"
+            )
+        for cycle, fraction in enumerate(self.expansions, 1):
+            if fraction is None:
+                if cycle < self.cycles:
+                    raise ValueError(
+                        f"expand_to: cycle {cycle} of {self.cycles} would leave the next one nothing to shrink. Only "
+                        "the last value of the list may be null"
+                    )
+                continue
+            if not fraction > 0:
+                raise ValueError(f"expand_to: a fraction above 0 of the seed's cost is expected, got {fraction}")
+            # The last cycle may "widen" to the target itself: a search may end a little below it.
+            too_small = self.target is not None and (
+                fraction < self.target or (fraction == self.target and cycle < self.cycles)
+            )
+            if too_small:
+                raise ValueError(
+                    f"expand_to: {fraction} is not above target ({self.target}), so cycle {cycle} of {self.cycles} has "
+                    "nothing to widen. Raise expand_to or lower target"
+                )
+        return self
+
+    @property
+    def expansions(self) -> tuple[float | None, ...]:
+        """What each cycle expands to, as a fraction of the seed's cost; None leaves the structure as the search did.
+
+        Without `expand_to` the cycles in between go back to the seed's full cost and the last one stays shrunk, so the
+        final model costs what the search was asked for.
+        """
+        if isinstance(self.expand_to, list):
+            return tuple(self.expand_to)
+        if self.expand_to is not None:
+            return (self.expand_to,) * self.cycles
+        return (1.0,) * (self.cycles - 1) + (None,)
+
+    @property
+    def preprocessing_file(self) -> str:
+        """The file with `preprocessing_fn`."""
+        return self.transform_module_file or self.module_file
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as usual, but a key given twice is an error rather than a silent overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                message = f"the key {key!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, message, key_node.start_mark)
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads 1e-3 (no dot) as text. Nobody who writes it means text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_config(path: str | os.PathLike[str]) -> PipelineConfig:
+    """Reads and checks a configuration file.
+
+    Args:
+        path: the YAML file. Relative paths inside it are resolved against its directory.
+
+    Raises:
+        MorphError: the file cannot be read, is not YAML, or has problems; every problem is listed by its key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MorphError(
+            f"The configuration {path} cannot be read: {reason}. Expected a YAML file; 'morph-tfx init DIR' writes one "
+            "to start from."
+        ) from error
+    return parse_config(text, source=str(path), base=path.absolute().parent)
+
+
+def parse_config(text: str, source: str, base: str | os.PathLike[str]) -> PipelineConfig:
+    """Checks the text of a configuration; `source` names it in messages, `base` is where relative paths start."""
+    try:
+        # A subclass of SafeLoader: constructs plain data only.
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise MorphError(f"{source}{where}: not valid YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(values, Mapping):
+        raise MorphError(
+            f"{source}: expected a mapping of keys (name: ..., data: ..., ...), got {type(values).__name__}. "
+            "'morph-tfx init DIR' writes an annotated example."
+        )
+    try:
+        return PipelineConfig.model_validate(values, context={"base": str(base)})
+    except ValidationError as error:
+        problems = list(dict.fromkeys(_explain(problem) for problem in error.errors()))
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise MorphError(f"{source}: {count}\n" + "\n".join(f"  {problem}" for problem in problems)) from error
+
+
+def _section_at(keys: list[str]) -> type[BaseModel] | None:
+    """The section that the keys lead to, or None where they leave the schema."""
+    section: type[BaseModel] = PipelineConfig
+    for key in keys:
+        field = section.model_fields.get(key)
+        if field is None:
+            return None
+        nested = [
+            kind
+            for kind in (field.annotation, *get_args(field.annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not nested:
+            return None
+        section = nested[0]
+    return section
+
+
+def _explain(problem: Any) -> str:
+    """One line for one of pydantic's errors: the key, what was expected, how to fix it."""
+    keys = [part for part in problem["loc"] if isinstance(part, str)]
+    # Union members appear in pydantic's locations ("expand_to", "float"); the user knows keys only.
+    while keys and _section_at(keys[:-1]) is None:
+        keys.pop()
+    name = ".".join(keys)
+    message = problem["msg"]
+    if problem["type"] == "value_error":
+        message = message.removeprefix("Value error, ")
+        return f"{name}: {message}." if name else f"{message}."
+    parent = _section_at(keys[:-1]) or PipelineConfig
+    if problem["type"] == "extra_forbidden":
+        known = list(parent.model_fields)
+        close = difflib.get_close_matches(keys[-1], known, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        return f"{name}: unknown key; {hint}The keys here are {', '.join(known)}."
+    field = parent.model_fields[keys[-1]] if keys and keys[-1] in parent.model_fields else None
+    about = f" ({field.description})." if field is not None and field.description else "."
+    example = f" For example: {keys[-1]}: {field.examples[0]}" if field is not None and field.examples else ""
+    if problem["type"] == "missing":
+        return f"{name}: missing, and required{about}{example}"
+    expected = re.sub(
+        r"^(Input should be|String should|Input should have|List should|Value should)", "expected", message
+    )
+    expected = expected.replace("expected match pattern", "expected text that matches")
+    return f"{name}: {expected}, got {problem['input']!r}{about}{example}"

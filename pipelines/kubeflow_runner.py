@@ -1,0 +1,158 @@
+"""Compiles a morph pipeline to a job for Kubeflow Pipelines v2 (schema 2.1, YAML).
+
+TFX's KubeflowV2DagRunner does the compiling; this module decides what differs on a cluster. Paths: the pods find the
+data, the module files and the place to push to where the configuration's `kubeflow` section says. The baseline:
+open-source Kubeflow cannot execute a Resolver, so a job has none; it compares with `kubeflow.baseline_model` when one
+is given, and otherwise Evaluator checks the absolute bound only. Resources: accelerator, CPU and memory go to the steps
+that train. What a reader would not expect is said when compiling. The same configuration gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from morph_core import MorphError
+
+from .account import Say, quieten
+from .config import KubeflowConfig, PipelineConfig, is_uri
+from .module_files import without_wheels
+
+
+def compile_pipeline(
+    config: PipelineConfig, output: str | os.PathLike[str], say: Say = print, verbose: bool = False
+) -> Path:
+    """Writes the job that `kfp` can load, upload and run.
+
+    Args:
+        config: what `load_config` returned, with its `kubeflow` section.
+        output: the file to write; its name ends in .yaml.
+        say: receives what a reader of the job should know.
+        verbose: lets TFX log.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        MorphError: no `kubeflow` section, another file name, or kfp is not installed. Nothing is written then.
+    """
+    output = Path(output)
+    if output.suffix not in (".yaml", ".yml"):
+        raise MorphError(f"--output: expected a name that ends in .yaml, got {output}. Kubeflow's schema 2.1 is YAML.")
+    kubeflow = config.kubeflow
+    if kubeflow is None:
+        raise MorphError(
+            "kubeflow: missing from the configuration, and needed to compile: at least the image is expected. "
+            "For example: kubeflow: {image: registry.example.com/morph-tfx:1}"
+        )
+    if not verbose:
+        quieten()
+    say("Loading TFX ...")
+    try:
+        from kfp import components
+        from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
+
+        from .morph_pipeline import morph_pipeline
+    except ModuleNotFoundError as error:
+        raise MorphError(
+            f"Compiling for Kubeflow needs {error.name}, which is not installed. Install it with: "
+            "pip install 'morph-tfx[tfx,kubeflow]'"
+        ) from error
+    if not verbose:
+        quieten()
+    on_cluster = _on_cluster(config, kubeflow)
+    with without_wheels():
+        pipeline = morph_pipeline(on_cluster, baseline=kubeflow.baseline_model, training_platform=_resources(kubeflow))
+    settings = runner.KubeflowV2DagRunnerConfig(default_image=kubeflow.image, use_pipeline_spec_2_1=True)
+    job = runner.KubeflowV2DagRunner(settings).run(pipeline, write_out=False)
+    spec = job["pipelineSpec"]
+    spec["defaultPipelineRoot"] = on_cluster.pipeline_root
+    text = _header(config, kubeflow) + yaml.safe_dump(spec, sort_keys=True, width=120)
+    components.load_component_from_text(text)  # raises if the kfp SDK cannot read what we are about to hand out
+    _write(output, text)
+    tasks = spec["root"]["dag"]["tasks"]
+    say(f"Wrote {output}: {len(tasks)} steps, image {kubeflow.image}.")
+    for note in _notes(config, kubeflow):
+        say(f"  - {note}")
+    return output
+
+
+def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineConfig:
+    """The configuration as the pods see it."""
+
+    def in_image(file: str) -> str:
+        return f"{kubeflow.module_dir.rstrip('/')}/{Path(file).name}"
+
+    return config.model_copy(
+        update={
+            "pipeline_root": kubeflow.pipeline_root or f"minio://mlpipeline/v2/artifacts/{config.name}",
+            "data": config.data.model_copy(update={"path": kubeflow.data_path or config.data.path}),
+            "push_to": kubeflow.push_to or config.push_to,
+            "module_file": in_image(config.module_file),
+            "transform_module_file": in_image(config.preprocessing_file),
+        }
+    )
+
+
+def _resources(kubeflow: KubeflowConfig) -> Any:
+    """Accelerator, CPU and memory of the training steps, or None to leave them to the cluster's defaults."""
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    protos: Any = pipeline_spec_pb2
+    spec = protos.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
+    if kubeflow.accelerator is None and kubeflow.cpu is None and kubeflow.memory is None:
+        return None
+    resources = spec(cpu_limit=kubeflow.cpu or 0, memory_limit=kubeflow.memory or 0)
+    if kubeflow.accelerator is not None:
+        resources.accelerator.CopyFrom(
+            spec.AcceleratorConfig(type=kubeflow.accelerator.type, count=kubeflow.accelerator.count)
+        )
+    return resources
+
+
+def _notes(config: PipelineConfig, kubeflow: KubeflowConfig) -> list[str]:
+    """What this job does that its reader may not expect."""
+    files = sorted({Path(config.module_file).name, Path(config.preprocessing_file).name})
+    notes = [f"The image must hold {' and '.join(files)} in {kubeflow.module_dir}."]
+    if kubeflow.baseline_model is None:
+        notes.append(
+            "No baseline: open-source Kubeflow cannot look up the latest blessed model, so a model is pushed when it "
+            "meets the absolute bound. Set kubeflow.baseline_model to compare with one."
+        )
+    else:
+        notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
+    if kubeflow.accelerator is None:
+        notes.append("No accelerator: the training steps run on CPUs. Set kubeflow.accelerator to give them one.")
+    for key, path, override in (
+        ("data.path", kubeflow.data_path or config.data.path, "kubeflow.data_path"),
+        ("push_to", kubeflow.push_to or config.push_to, "kubeflow.push_to"),
+    ):
+        if not is_uri(path):
+            notes.append(f"{key} is {path}, a path that every pod must be able to see. Otherwise set {override}.")
+    return notes
+
+
+def _header(config: PipelineConfig, kubeflow: KubeflowConfig) -> str:
+    lines = [
+        f"Kubeflow Pipelines v2 job '{config.name}', written by 'morph-tfx compile'. Do not edit: compile again.",
+        *_notes(config, kubeflow),
+    ]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _write(output: Path, text: str) -> None:
+    """Writes all or nothing."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, output)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

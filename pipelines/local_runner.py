@@ -1,0 +1,154 @@
+"""Runs a morph pipeline on this machine and tells, step by step, what happens.
+
+The nodes run one after the other in this process, with ML metadata in a sqlite file (`step_runner`), and each is
+accounted for: which step of how many, which cycle, whether the result came from the cache, how long it took. TFX, Beam
+and TensorFlow log hundreds of lines per step; they are silenced, warnings included, unless the user asks for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from morph_core import MorphError
+
+from .account import Say, duration, quieten
+from .config import PipelineConfig, is_uri
+from .module_files import importable, staged, without_wheels
+
+if TYPE_CHECKING:
+    from .step_runner import Step
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The steps of a finished run, and where its results lie."""
+
+    steps: tuple[Step, ...]
+    seconds: float
+
+    def step(self, node_id: str) -> Step:
+        return next(step for step in self.steps if step.node_id == node_id)
+
+    @property
+    def structures(self) -> tuple[Path, ...]:
+        """The artifact directories of the structures, one per cycle: structure.json and report.html are inside."""
+        found = [step for step in self.steps if step.node_id.startswith("MorphTrainer")]
+        return tuple(Path(step.outputs["structure"][0].uri) for step in found)
+
+    @property
+    def blessed(self) -> bool:
+        """Whether Evaluator found the model good enough."""
+        return self.step("Evaluator").outputs["blessing"][0].get_int_custom_property("blessed") == 1
+
+    @property
+    def evaluation(self) -> Path:
+        """The directory with TFMA's results."""
+        return Path(self.step("Evaluator").outputs["evaluation"][0].uri)
+
+    @property
+    def pushed_model(self) -> str | None:
+        """The directory of the pushed SavedModel, or None when the model was held back."""
+        pushed = self.step("Pusher").outputs["pushed_model"][0]
+        if pushed.get_int_custom_property("pushed") != 1:
+            return None
+        return pushed.get_string_custom_property("pushed_destination")
+
+    @property
+    def cached(self) -> bool:
+        """Whether no step had to do any work."""
+        return all(step.state != "ran" for step in self.steps)
+
+
+def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False) -> RunResult:
+    """Runs the pipeline of a configuration on this machine, with what is already done taken from the cache.
+
+    Args:
+        config: what `load_config` returned.
+        say: receives each line of the account.
+        verbose: lets TFX, Beam and TensorFlow log.
+
+    Raises:
+        MorphError: something in the configuration, the data, the module file or the model stands in the way.
+    """
+    config = staged(config)
+    _check_data(config)
+    for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
+        if not is_uri(directory):
+            Path(directory).mkdir(parents=True, exist_ok=True)
+    if not verbose:
+        quieten()
+    say("Loading TensorFlow and TFX ...")
+    start = time.monotonic()
+    try:
+        from .morph_pipeline import cycle_id, morph_pipeline
+        from .step_runner import StepRunner
+    except ModuleNotFoundError as error:
+        raise MorphError(
+            f"Running a pipeline needs {error.name}, which is not installed. Install it with: "
+            "pip install 'morph-tfx[tfx]'"
+        ) from error
+    say(f"... took {duration(time.monotonic() - start)}")
+    if not verbose:
+        quieten()  # once more: importing TFX raises the level of some loggers again
+    start = time.monotonic()
+    with without_wheels():
+        pipeline = morph_pipeline(config)
+    runner = StepRunner(say, {cycle_id(i): _cycle(config, i) for i in range(1, config.cycles + 1)})
+    with importable(config.module_file, config.preprocessing_file), _no_arguments():
+        runner.run(pipeline)
+    result = RunResult(tuple(runner.steps), time.monotonic() - start)
+    ran = [step.node_id for step in result.steps if step.state == "ran"]
+    took = duration(result.seconds)
+    if result.cached:
+        say(f"Done in {took}: nothing has changed, so every step came from the cache.")
+    else:
+        say(f"Done in {took}: {len(ran)} of {len(result.steps)} steps ran, the rest came from the cache.")
+    return result
+
+
+def _cycle(config: PipelineConfig, cycle: int) -> str:
+    expand_to = config.expansions[cycle - 1]
+    if config.target is not None:
+        shrink = f"shrink to {config.target:.0%} of the seed's {config.cost}"
+    elif config.budget is not None:
+        shrink = f"shrink to {config.budget:,.0f} {config.cost}"
+    else:
+        shrink = f"shrink {config.cost} with strength {config.strength:g}"
+    return f"cycle {cycle} of {config.cycles}: {shrink}" + (f", expand to {expand_to:.0%}" if expand_to else "")
+
+
+def _check_data(config: PipelineConfig) -> None:
+    """Finds missing data before TFX is loaded; what is inside the files, the first steps check."""
+    if is_uri(config.data.path):
+        return
+    directory = Path(config.data.path)
+    if not directory.is_dir():
+        raise MorphError(
+            f"data.path: {directory} is not a directory. Expected the directory that holds your {config.data.format} "
+            "files."
+        )
+    patterns = config.data.splits or {"all": "*"}
+    for split, pattern in patterns.items():
+        # {SPAN}, {VERSION} and dates are TFX's to fill in.
+        if "{" not in pattern and not any(directory.glob(pattern)):
+            key = f"data.splits.{split}" if config.data.splits else "data.path"
+            raise MorphError(
+                f"{key}: no file matches {directory / pattern}. Check the pattern and that the files are there."
+            )
+
+
+@contextlib.contextmanager
+def _no_arguments() -> Iterator[None]:
+    """Hides this program's arguments from TFX, which would hand them to Beam as pipeline options."""
+    arguments = sys.argv[1:]
+    del sys.argv[1:]
+    try:
+        yield
+    finally:
+        sys.argv[1:] = arguments
