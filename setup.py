@@ -1,6 +1,8 @@
 """Which folders are which packages: `components/` and `pipelines/` install under `morph_tfx`.
 
-Everything else about the distribution is in pyproject.toml. The folders lie at the top of the repository, but a package called `components` in somebody's site-packages would be a
+Everything else about the distribution is in pyproject.toml.
+
+The folders lie at the top of the repository, but a package called `components` in somebody's site-packages would be a
 trap, so they are mapped below the namespace package `morph_tfx` (which therefore has no `__init__.py`). An editable
 install follows the same map.
 """
