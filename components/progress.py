@@ -11,12 +11,14 @@ from typing import Any, TextIO
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.live import Live
+from rich.text import Text
 
 # A plain line is due after a tenth of the steps, or after this long; never twice within the shorter time.
 _LONGEST_SILENCE_S = 30.0
 _SHORTEST_PAUSE_S = 1.0
 _REDRAW_S = 0.2
+_BAR_WIDTH = 10
 
 
 class ProgressCallback(keras.callbacks.Callback):
@@ -53,21 +55,14 @@ class ProgressCallback(keras.callbacks.Callback):
         self._stream = stream if stream is not None else sys.stdout
         self._done = 0
         self._epoch = 0
-        self._bar: Progress | None = None
+        self._bar: Live | None = None
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._start = self._shown_at = time.monotonic()
         self._first_step_at: float | None = None
         self._shown_tenth = 0
         if self._stream.isatty():
-            self._bar = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[values]}"),
-                console=Console(file=self._stream),
-            )
-            self._bar_task = self._bar.add_task(self._title, total=self._steps, values="")
+            self._bar = Live(self._line(""), console=Console(file=self._stream), refresh_per_second=1 / _REDRAW_S)
             self._bar.start()
         else:
             self._print(f"starts: {self._steps} steps in {self._epochs} epochs")
@@ -83,7 +78,7 @@ class ProgressCallback(keras.callbacks.Callback):
         if self._bar is not None:
             if now - self._shown_at >= _REDRAW_S or self._done == self._steps:
                 self._shown_at = now
-                self._bar.update(self._bar_task, completed=self._done, values=self._values(logs, now))
+                self._bar.update(self._line(self._values(logs, now)))
             return
         tenth, silence = 10 * self._done // self._steps, now - self._shown_at
         due = silence >= _LONGEST_SILENCE_S or (tenth > self._shown_tenth and silence >= _SHORTEST_PAUSE_S)
@@ -109,7 +104,7 @@ class ProgressCallback(keras.callbacks.Callback):
 
     def _values(self, logs: Mapping[str, Any] | None, now: float) -> str:
         logs = logs or {}
-        parts = []
+        parts = [self._time_left(now)]
         if "cost" in logs:
             now_at, goal = self._scale * float(logs["cost"]), logs.get("target")
             scheduled = (
@@ -119,8 +114,14 @@ class ProgressCallback(keras.callbacks.Callback):
         if "alive" in logs:
             parts.append(f"{int(logs['alive'])} channels")
         parts.append(_metrics({name: value for name, value in logs.items() if name not in ("cost", "target", "alive")}))
-        parts.append(self._time_left(now))
         return "  ".join(part for part in parts if part)
+
+    def _line(self, values: str) -> Text:
+        """The live line; what does not fit the terminal is cut at the end, where the least important stands."""
+        filled = _BAR_WIDTH * self._done // self._steps
+        line = Text(f"{self._title} ", style="bold", no_wrap=True, overflow="ellipsis")
+        line.append("━" * filled, style="green").append("━" * (_BAR_WIDTH - filled), style="dim")
+        return line.append(f" {self._done}/{self._steps}  {values}", style="not bold")
 
     def _time_left(self, now: float) -> str:
         if self._first_step_at is None or self._done == self._first_done or self._done >= self._steps:

@@ -12,6 +12,7 @@ from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 
 import morph_core as morph
+from morph_core import report
 
 from ..staging import complete_or_absent
 
@@ -51,8 +52,8 @@ class StructureExporter:
             structure: what to write.
             title: heading of the report.
         """
-        texts = {STRUCTURE_FILE: structure.to_json(), REPORT_FILE: morph.report.html(structure, title=title)}
-        files = {name: text.encode() for name, text in texts.items()} | dict(morph.report.pictures(structure))
+        texts = {STRUCTURE_FILE: structure.to_json(), REPORT_FILE: report.html(structure, title=title)}
+        files = {name: text.encode() for name, text in texts.items()} | dict(report.pictures(structure))
         with complete_or_absent(self.artifact.uri) as directory:
             for name, content in files.items():
                 with fileio.open(os.path.join(directory, name), "wb") as file:
