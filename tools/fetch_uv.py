@@ -1,28 +1,38 @@
 """Fetches uv from the package index with nothing but the standard library: `fetch_uv.py VERSION FOLDER`.
 
-For a Python without pip and without venv, as Debian's python3 package alone is. The wheel is a zip file with the
-executable inside; its checksum comes from the index over TLS.
+For a Python without pip and without venv, as Debian's python3 package alone is. The index's page of uv (PEP 503) names
+the wheels with their checksums; a wheel is a zip file with the executable inside.
 """
 
 import hashlib
+import html
 import io
-import json
+import os
+import re
 import sys
+import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path
 
+LINK = re.compile(r'href="([^"#]+)#sha256=([0-9a-f]{64})"[^>]*>\s*([^<\s]+)\s*<')
+
 
 def main(version: str, folder: Path) -> None:
-    with urllib.request.urlopen(f"https://pypi.org/pypi/uv/{version}/json", timeout=60) as answer:
-        files = json.load(answer)["urls"]
-    wheel = next(file for file in files if "manylinux" in file["filename"] and "x86_64" in file["filename"])
-    with urllib.request.urlopen(wheel["url"], timeout=600) as answer:
-        content = answer.read()
-    if hashlib.sha256(content).hexdigest() != wheel["digests"]["sha256"]:
-        raise SystemExit(f"{wheel['filename']} is not what the index announced (its SHA-256 differs). Try again.")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        executable = next(name for name in archive.namelist() if name.endswith("/scripts/uv"))
+    index = os.environ.get("UV_DEFAULT_INDEX", "https://pypi.org/simple/").rstrip("/") + "/uv/"
+    with urllib.request.urlopen(index, timeout=60) as answer:
+        links = LINK.findall(answer.read().decode())
+    for link, digest, name in links:
+        if name.startswith(f"uv-{version}-") and "manylinux" in name and name.endswith("x86_64.whl"):
+            break
+    else:
+        raise SystemExit(f"{index} lists no uv {version} for Linux on x86_64.")
+    with urllib.request.urlopen(urllib.parse.urljoin(index, html.unescape(link)), timeout=600) as answer:
+        wheel = answer.read()
+    if hashlib.sha256(wheel).hexdigest() != digest:
+        raise SystemExit(f"{name} is not what the index announced (its SHA-256 differs). Try again.")
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        executable = next(member for member in archive.namelist() if member.endswith("/scripts/uv"))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "uv").write_bytes(archive.read(executable))
     (folder / "uv").chmod(0o755)

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import io
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -32,16 +31,21 @@ def serve(monkeypatch: pytest.MonkeyPatch, *, digest: str | None = None) -> None
         archive.writestr("uv-9.9.data/scripts/uvx", "not this one")
         archive.writestr("uv-9.9.data/scripts/uv", "#!/bin/sh\necho here\n")
     wheel = content.getvalue()
-    digests = {"sha256": digest or hashlib.sha256(wheel).hexdigest()}
-    files = [
-        {"filename": "uv-9.9-py3-none-musllinux_1_1_x86_64.whl", "url": "https://files/musl", "digests": digests},
-        {"filename": "uv-9.9-py3-none-manylinux_2_17_x86_64.whl", "url": "https://files/glibc", "digests": digests},
-    ]
-    answers = {"https://pypi.org/pypi/uv/9.9/json": json.dumps({"urls": files}).encode(), "https://files/glibc": wheel}
+    digest = digest or hashlib.sha256(wheel).hexdigest()
+    names = (
+        "uv-9.8-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "uv-9.9-py3-none-macosx_11_0_arm64.whl",
+        "uv-9.9-py3-none-manylinux_2_17_aarch64.manylinux2014_aarch64.whl",
+        "uv-9.9-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "uv-9.9-py3-none-musllinux_1_1_x86_64.whl",
+    )
+    page = "\n".join(f'<a href="../../files/{name}#sha256={digest}" data-x="y">{name}</a><br>' for name in names)
+    answers = {"https://mirror/simple/uv/": page.encode(), f"https://mirror/files/{names[3]}": wheel}
 
     def urlopen(url: str, **options: Any) -> io.BytesIO:
         return io.BytesIO(answers[url])
 
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://mirror/simple")
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
 
 
@@ -55,6 +59,12 @@ def test_the_executable_of_this_platforms_wheel_is_put_in_place(fetch_uv, monkey
 
 def test_a_wheel_with_another_checksum_is_refused(fetch_uv, monkeypatch, tmp_path):
     serve(monkeypatch, digest="0" * 64)
-    with pytest.raises(SystemExit, match=r"manylinux_2_17_x86_64\.whl is not what the index announced"):
+    with pytest.raises(SystemExit, match=r"manylinux2014_x86_64\.whl is not what the index announced"):
         fetch_uv.main("9.9", tmp_path / "bin")
     assert not (tmp_path / "bin").exists()
+
+
+def test_an_index_without_that_version_is_named(fetch_uv, monkeypatch, tmp_path):
+    serve(monkeypatch)
+    with pytest.raises(SystemExit, match=r"https://mirror/simple/uv/ lists no uv 9\.7 for Linux on x86_64"):
+        fetch_uv.main("9.7", tmp_path / "bin")
