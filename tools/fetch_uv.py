@@ -16,17 +16,17 @@ import zipfile
 from pathlib import Path
 
 LINK = re.compile(r'href="([^"#]+)#sha256=([0-9a-f]{64})"[^>]*>\s*([^<\s]+)\s*<')
+PLATFORM = re.compile(r"-manylinux.*x86_64\.whl$")
 
 
 def main(version: str, folder: Path) -> None:
     index = os.environ.get("UV_DEFAULT_INDEX", "https://pypi.org/simple/").rstrip("/") + "/uv/"
     with urllib.request.urlopen(index, timeout=60) as answer:
         links = LINK.findall(answer.read().decode())
-    for link, digest, name in links:
-        if name.startswith(f"uv-{version}-") and "manylinux" in name and name.endswith("x86_64.whl"):
-            break
-    else:
+    wheels = [found for found in links if found[2].startswith(f"uv-{version}-") and PLATFORM.search(found[2])]
+    if not wheels:
         raise SystemExit(f"{index} lists no uv {version} for Linux on x86_64.")
+    link, digest, name = wheels[0]
     with urllib.request.urlopen(urllib.parse.urljoin(index, html.unescape(link)), timeout=600) as answer:
         wheel = answer.read()
     if hashlib.sha256(wheel).hexdigest() != digest:
