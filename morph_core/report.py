@@ -72,17 +72,17 @@ def html(structure: Structure, title: str = "Learned structure") -> str:
         lstrip_blocks=True,
     )
     drawn = pictures(structure)
-    layers = structure.layers
+    layers, makers = structure.layers, _makers(structure.layers)
     cost_names = _cost_names(structure)
     in_branches = {name for branch in structure.removed.get("branches", ()) for name in branch}
-    hover = {f"layer-{index}": _layer_change(layer) for index, layer in enumerate(layers)}
+    hover = {f"layer-{index}": _layer_change(layer) for index, layer in enumerate(makers)}
     return environment.get_template("report.html.j2").render(
         title=title,
         palette=PALETTE,
         goal=_goal(structure),
         costs=[_cost_card(structure, name) for name in structure.costs],
-        counts=_counts(layers),
-        channels=_channels(layers),
+        counts=_counts(makers),
+        channels=_channels(makers),
         widths=jinja2.utils.markupsafe.Markup(_inline(drawn["widths.svg"], "widths", "Width of every layer", hover)),
         trajectory=(
             jinja2.utils.markupsafe.Markup(_inline(drawn["trajectory.svg"], "trajectory", "Cost over the search"))
@@ -90,6 +90,7 @@ def html(structure: Structure, title: str = "Learned structure") -> str:
             else None
         ),
         columns=[_label(name) for name in cost_names],
+        followers=len(layers) - len(makers),
         rows=_rows(layers, cost_names),
         widest=_widest(layers),
         removed_layers=list(structure.removed.get("layers", ())),
@@ -119,7 +120,8 @@ def pictures(structure: Structure) -> dict[str, bytes]:
         MorphError: Matplotlib is missing.
     """
     with _style():
-        drawn = {"widths.svg": _draw_widths(structure.layers)}
+        learned = "Learned, then expanded" if _expanded(structure) else "Learned"
+        drawn = {"widths.svg": _draw_widths(_makers(structure.layers), learned)}
         if structure.trajectory:
             drawn["trajectory.svg"] = _draw_trajectory(structure.trajectory, structure.goal)
     return drawn
@@ -285,12 +287,30 @@ def _channels(layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
+def _makers(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The layers that have channels of their own to show, in order.
+
+    A normalisation has weights for each channel, so a structure lists it, but its width is that of the layer before it:
+    drawn as well, it would show, and count, the same channels twice. A layer makes channels if it spends FLOPs on them
+    or stands first in its group (an embedding); where FLOPs are not known, every layer counts.
+    """
+    makers, groups = [], set()
+    for layer in layers:
+        flops = layer["costs"].get("flops")
+        first = layer["group"] is not None and layer["group"] not in groups
+        if flops is None or flops[0] or first:
+            makers.append(layer)
+        groups.add(layer["group"])
+    return makers
+
+
 def _widest(layers: Sequence[Mapping[str, Any]]) -> int:
     return max((max(layer["seed_width"], layer["width"]) for layer in layers), default=1) or 1
 
 
 def _rows(layers: Sequence[Mapping[str, Any]], cost_names: Sequence[str]) -> list[dict[str, Any]]:
     widest = _widest(layers)
+    makers = {layer["name"] for layer in _makers(layers)}
     rows = []
     for layer in layers:
         costs = []
@@ -309,6 +329,7 @@ def _rows(layers: Sequence[Mapping[str, Any]], cost_names: Sequence[str]) -> lis
                 "seed": layer["seed_width"],
                 "now": layer["width"],
                 "removed": layer["width"] == 0,
+                "follows": layer["name"] not in makers,
                 "wider": layer["width"] > layer["seed_width"],
                 "seed_bar": f"{100 * layer['seed_width'] / widest:.2f}",
                 "bar": f"{100 * layer['width'] / widest:.2f}",
@@ -335,7 +356,7 @@ def _frozen(structure: Structure) -> list[dict[str, str]]:
 # What the pictures show
 
 
-def _draw_widths(layers: Sequence[Mapping[str, Any]]) -> bytes:
+def _draw_widths(layers: Sequence[Mapping[str, Any]], heading: str) -> bytes:
     """One row per layer: name, the seed's rectangle, the learned one over the seed's outline, and the numbers.
 
     The rectangles are centred, so the two columns read as silhouettes of the two networks.
@@ -368,7 +389,7 @@ def _draw_widths(layers: Sequence[Mapping[str, Any]]) -> bytes:
 
     totals = _channels(layers)
     write(seed_x, 16, "Seed", "ink", 15, ha="center", weight="bold")
-    write(learned_x, 16, "Learned", "learned", 15, ha="center", weight="bold")
+    write(learned_x, 16, heading, "learned", 15, ha="center", weight="bold")
     write(seed_x, 36, f"{totals['seed']} channels", "muted", 12, ha="center")
     write(learned_x, 36, f"{totals['now']} channels ({totals['change']})", "muted", 12, ha="center")
     write(arrow_x, 36, "seed → learned", "muted", 11, ha="center")
@@ -420,7 +441,7 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
         series("cost"),
         series("target"),
     )
-    panels = [("alive", "channels alive", 64)]
+    panels = [("alive", "channels alive (tied ones count once)", 64)]
     if any(math.isfinite(loss) for loss in series("loss")):
         panels.append(("loss", "loss", 64))
     left, right, top, main, gap, foot = 64, 132, 40, 240, 36, 44
@@ -491,7 +512,8 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
         values = series(key)
         below.plot(steps, values, color=PALETTE["seed"], linewidth=1.8, **marker)
         finite = [value for value in values if math.isfinite(value)]
-        below.set_ylim(0, 1.1 * max(finite, default=1.0) or 1.0)
+        low, high = min([0.0, *finite]), max(finite, default=0.0)  # a loss may be below zero
+        below.set_ylim(low - (0.1 * (high - low) if low < 0 else 0), high + 0.1 * (high - low) or 1.0)
         below.yaxis.set_major_locator(ticker.MaxNLocator(2, integer=key == "alive"))
         below.yaxis.set_major_formatter(
             ticker.EngFormatter(sep="\u00a0") if key == "alive" else ticker.StrMethodFormatter("{x:g}")

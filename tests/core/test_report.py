@@ -149,6 +149,25 @@ def test_rows_never_overlap_and_names_keep_their_distance(count):
 
 
 @drawing
+def test_a_normalisation_is_in_the_table_but_makes_no_channels_of_its_own():
+    #   embed (0 FLOPs) -> conv -> norm (0 FLOPs, conv's group)
+    mixed = structure({"embed": (8, 8), "conv": (16, 12), "norm": (16, 12)})
+    for name, group, flops in (("embed", "embed", [0, 0]), ("norm", "conv_group", [0, 0])):
+        layer = next(layer for layer in mixed.layers if layer["name"] == name)
+        layer["group"], layer["costs"]["flops"] = group, flops
+    page, drawn = Page(report.html(mixed)), texts(report.pictures(mixed)["widths.svg"])
+    assert {"embed", "conv"} <= set(drawn) and "norm" not in drawn
+    assert "Channels 83.3% of the seed 24 → 20" in page.text
+    assert "2 layers with channels of their own: 1 narrower, 1 unchanged, 0 removed." in page.text
+    assert page.row("norm")[0] == "follows" and page.row("norm")[1][1:3] == ["16", "12"]
+    unknown = structure({"conv": (16, 12), "norm": (16, 12)})
+    for layer in unknown.layers:
+        layer["group"] = "conv"
+        del layer["costs"]["flops"]
+    assert "norm" in texts(report.pictures(unknown)["widths.svg"])
+
+
+@drawing
 def test_removed_layers_and_branches_are_marked():
     page = Page(report.html(structure()))
     assert page.row("block_conv2")[0] == "removed"
@@ -259,7 +278,7 @@ def test_headline_figures_say_before_after_and_percent():
     assert "FLOPs 49.4% of the seed 2.00 M → 988 k (−50.6%)" in text
     assert "Parameters 120% of the seed 5.00 k → 6.00 k (+20%)" in text
     assert "Channels 75.4% of the seed 130 → 98 (−24.6%)" in text
-    assert "5 layers with a width: 2 narrower, 1 wider, 1 unchanged, 1 removed." in text
+    assert "5 layers with channels of their own: 2 narrower, 1 wider, 1 unchanged, 1 removed." in text
     assert "A multiply-add counts as 2 FLOPs." in text
 
 
@@ -316,7 +335,9 @@ def test_a_cost_of_another_name_gets_its_columns():
 @drawing
 def test_the_search_is_drawn_against_its_target():
     drawn = texts(report.pictures(structure())["trajectory.svg"])
-    assert {"cost 49.3%", "target 50%", "channels alive", "98", "loss"} <= set(drawn)
+    assert {"cost 49.3%", "target 50%", "channels alive (tied ones count once)", "98", "loss"} <= set(drawn)
+    assert "Learned" in texts(report.pictures(structure())["widths.svg"])
+    assert "Learned, then expanded" in texts(report.pictures(structure(settings={"multiplier": 1.5}))["widths.svg"])
     unsteered = [{"step": 0, "cost": 1.0, "target": None, "alive": 130, "loss": None}]
     drawn = texts(report.pictures(structure(trajectory=unsteered))["trajectory.svg"])
     assert "cost 100%" in drawn and "loss" not in drawn
