@@ -1,19 +1,24 @@
 """Learn how wide every layer of a Keras 3 network should be, under a budget: MorphNet as a library."""
 
+from . import report
 from ._version import __version__
 from .costs import COSTS
 from .errors import MorphError
 from .expand import expand
+from .gates import GATES
 from .graph import ChannelGraph, Group
 from .rebuild import compile_arguments, masked, rebuild, verify
+from .search import StructureSearch
 from .structure import Structure, chain, describe
 
 __all__ = [
     "COSTS",
+    "GATES",
     "ChannelGraph",
     "Group",
     "MorphError",
     "Structure",
+    "StructureSearch",
     "__version__",
     "chain",
     "compile_arguments",
@@ -21,5 +26,6 @@ __all__ = [
     "expand",
     "masked",
     "rebuild",
+    "report",
     "verify",
 ]

@@ -1,10 +1,10 @@
 """What a network costs, as functions of its widths.
 
-A cost sees the network as a list of `CallWidths`, one for each layer call that is still there, and returns a number. Widths
-may be fractions and may be arrays (several networks at once), which is how marginal costs are taken: the cost half a
-channel above less the cost half a channel below, exact for costs up to degree two in each group, as FLOPs and parameters
-are. With these two, `sum over channels of marginal cost x gate` is the bilinear regulariser of MorphNet (Gordon et al.,
-CVPR 2018, equations 4 to 6).
+A cost sees the network as a list of `CallWidths`, one for each layer call that is still there, and returns a number.
+Widths may be fractions and may be arrays (several networks at once), which is how marginal costs are taken: the cost
+half a channel above less the cost half a channel below, exact for costs up to degree two in each group, as FLOPs and
+parameters are. With these two, `sum over channels of marginal cost x gate` is the bilinear regulariser of MorphNet
+(Gordon et al., CVPR 2018, equations 4 to 6).
 
 To add a cost, write a function and put it into `COSTS`; a user's own function can be passed wherever a name can.
 """

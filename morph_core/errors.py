@@ -2,4 +2,4 @@
 
 
 class MorphError(ValueError):
-    """Something in the user's model, data, file or arguments stands in the way; the message says what, and how to fix it."""
+    """Something in the user's model, data, file or arguments is wrong; the message says what, and how to fix it."""

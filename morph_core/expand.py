@@ -1,8 +1,8 @@
-"""The second half of a cycle: widen a structure by one factor until the budget is used again (Gordon et al., section 3).
+"""The second half of a cycle: widen a structure by one factor until the budget is used again.
 
-MorphNet's expansion multiplies every width by the same factor, the largest that the budget allows. Widths are whole
-numbers, so after the factor is found by bisection on the true cost, single channels are added where a layer is furthest
-below its share, until not one more fits.
+MorphNet's expansion (Gordon et al., CVPR 2018, section 3) multiplies every width by the same factor, the largest that
+the budget allows. Widths are whole numbers, so after the factor is found by bisection on the true cost, single channels
+are added where a layer is furthest below its share, until not one more fits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def expand(
         its cost is within it, and one more channel in any group would exceed it.
 
     Raises:
-        MorphError: not exactly one of target, budget and multiplier is given, or the budget is below the structure's cost.
+        MorphError: not exactly one of target, budget and multiplier is given, or the budget is below the structure's
+            cost.
 
     Example:
         Layers of 100 channels, shrunk to 10 and to 80, become 15 and 120 at a width multiplier of 1.5:
@@ -119,7 +120,7 @@ def _widest(graph: ChannelGraph, cost: Cost, widths: np.ndarray, limit: float) -
         middle = 0.5 * (low + high)
         low, high = (middle, high) if price(_scaled(graph, widths, middle)) <= limit else (low, middle)
     filled = _scaled(graph, widths, low)
-    growing = [index for index in np.flatnonzero(graph.prunable & (widths > 0))]
+    growing = np.flatnonzero(graph.prunable & (widths > 0)).tolist()
     while growing:
         growing.sort(key=lambda index: filled[index] / widths[index])
         for index in list(growing):

@@ -18,7 +18,6 @@ import keras
 import numpy as np
 
 from .costs import CallWidths, Cost, cost_of, total_cost
-from .errors import MorphError
 from .labels import Labels
 from .rules import Flow, Rule, rule_for
 from .topology import Topology, survivors
@@ -65,8 +64,8 @@ class ChannelGraph:
         trace: the network's layer calls.
         rules: for each call, its row in the table of rules.
         groups: in topological order, prunable and fixed.
-        axes: for each call, by axis name, the channels on that axis: int array (size,) of unit numbers, -1 for a channel
-            that belongs to no group.
+        axes: for each call, by axis name, the channels on that axis: int array (size,) of unit numbers, -1 for a
+            channel that belongs to no group.
         tensors: for each tensor, the unit numbers of its channels, as an int array that broadcasts to its shape.
         group_of: int array (units,), the group of each unit; a unit is one channel of one group.
         position_of: int array (units,), its place in the group.
@@ -112,8 +111,14 @@ class ChannelGraph:
     def fingerprint(self) -> str:
         """A hash of the network's layers, wiring and shapes: equal for the same architecture in any process."""
         facts = [
-            [call.name, call.kind, call.inputs, call.outputs, [self.trace.shapes[number] for number in call.outputs]]
-            + [[tuple(weight.shape) for weight in getattr(call.layer, "weights", [])]]
+            [
+                call.name,
+                call.kind,
+                call.inputs,
+                call.outputs,
+                [self.trace.shapes[number] for number in call.outputs],
+                [tuple(weight.shape) for weight in getattr(call.layer, "weights", [])],
+            ]
             for call in self.trace.calls
         ]
         inputs = [self.trace.shapes[number] for number in self.trace.inputs]
@@ -185,7 +190,7 @@ class ChannelGraph:
 
     @functools.cached_property
     def _axis_counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """For every axis of every call: channels per channel of each group (axes, groups), and those of no group (axes,)."""
+        """For every axis of every call: channels per channel of each group, and those of no group."""
         vectors = [vector for axes in self.axes for vector in axes.values()]
         counts = np.zeros((len(vectors), len(self.groups)))
         fixed = np.zeros(len(vectors))
@@ -222,8 +227,10 @@ class ChannelGraph:
             f"{len(fixed)} stay fixed"
         ]
         for group in prunable:
-            lines.append(f"  {group.name}: {group.size} channels, made by {_short(group.producers)}, "
-                         f"read by {_short(group.consumers)}")
+            lines.append(
+                f"  {group.name}: {group.size} channels, made by {_short(group.producers)}, "
+                f"read by {_short(group.consumers)}"
+            )
         for group in fixed:
             lines.append(f"  {group.name}: {group.size} channels, fixed: {group.reason}")
         return "\n".join(lines)
@@ -299,14 +306,17 @@ class _Builder:
                 self.labels.unite(other, vector, f"layer '{call.name}' is also called on channels that stay")
 
     def _groups(
-        self, axes: tuple[dict[str, np.ndarray], ...], tensors: tuple[np.ndarray, ...], ids: np.ndarray, group_of: np.ndarray
+        self,
+        axes: tuple[dict[str, np.ndarray], ...],
+        tensors: tuple[np.ndarray, ...],
+        ids: np.ndarray,
+        group_of: np.ndarray,
     ) -> tuple[Group, ...]:
         count = int(group_of.max()) + 1 if len(group_of) else 0
         makers: list[list[int]] = [[] for _ in range(count)]
         readers: list[list[int]] = [[] for _ in range(count)]
-        outputs = {number for number in self.trace.outputs}
         delivered: set[int] = set()
-        for number in outputs:
+        for number in self.trace.outputs:
             delivered.update(_groups_in(tensors[number], group_of))
         for index, (call, rule) in enumerate(zip(self.trace.calls, self.rules, strict=True)):
             made = {group for number in call.outputs for group in _groups_in(tensors[number], group_of)}

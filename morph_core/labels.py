@@ -1,8 +1,8 @@
 """Numbers for channels: which channels of a network are one and the same, kept as a union-find over integer arrays.
 
 A tensor's labels are an integer array that broadcasts to the tensor's shape, batch included: a convolution's output of
-shape (batch, 8, 8, 16) has labels of shape (1, 1, 1, 16). Label 0 stands for a channel that nobody can remove, such as a
-colour of the input image.
+shape (batch, 8, 8, 16) has labels of shape (1, 1, 1, 16). Label 0 stands for a channel that nobody can remove, such as
+a colour of the input image.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """From a structure to a network: replay the seed's calls with new widths, or with closed gates, which is the same.
 
-`rebuild` makes an ordinary Keras model whose layers are as wide as the structure says. `masked` runs the seed itself with
-the gates of the missing channels closed. That the two agree for every network and every structure is the law this library
-rests on; `verify` measures it.
+`rebuild` makes an ordinary Keras model whose layers are as wide as the structure says. `masked` runs the seed itself
+with the gates of the missing channels closed. That the two agree for every network and every structure is the law this
+library rests on; `verify` measures it.
 
 A gate sits where channels are read and mixed, at the input of convolutions and dense layers: there nothing can undo it
-(a BatchNormalization after a closed gate would add its offset back), and a closed gate is the same as a missing channel.
+(a BatchNormalization after a closed gate would add its offset back), and a closed gate is the same as a missing
+channel.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from .arrays import as_numpy
 from .errors import MorphError
 from .graph import ChannelGraph
 from .structure import Structure
@@ -28,13 +30,14 @@ from .trace import Call, Ref, input_structure, pack_outputs, standardize_inputs
 def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") -> keras.Model:
     """A new Keras model of the structure's widths, uncompiled.
 
-    Layers keep their configuration, and their names; those that were never named get stable ones (`conv2d-3`), and those
-    of nested models are laid out flat.
+    Layers keep their configuration, and their names; those that were never named get stable ones (`conv2d-3`), and
+    those of nested models are laid out flat.
 
     Args:
         model: the seed that the structure belongs to.
         structure: the widths.
-        weights: "fresh" initialises anew (statistics set by `adapt` are kept); "inherit" copies the channels that are alive.
+        weights: "fresh" initialises anew (statistics set by `adapt` are kept); "inherit" copies the channels that are
+            alive.
 
     Raises:
         MorphError: the structure belongs to another network; or it was expanded, so that there is nothing to inherit.
@@ -46,7 +49,7 @@ def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") ->
     if weights == "inherit":
         _check_inheritable(structure)
     topology = graph.survivors(widths > 0)
-    made: dict[int, keras.Operation] = {}
+    made: dict[int, Any] = {}
 
     def call_new(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
         if not isinstance(call.layer, keras.Layer):
@@ -84,7 +87,7 @@ def masked(model: keras.Model, structure: Structure, inputs: Any) -> Any:
 
 
 def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: int = 0) -> float:
-    """How far the rebuilt network is from the masked seed: the largest difference of an output, relative to the largest output.
+    """How far the rebuilt network is from the masked seed: largest difference over largest output.
 
     Args:
         model: the seed; its weights are used as they are.
@@ -109,14 +112,14 @@ def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: i
         strict=True,
     )
     for expected, received in pairs:
-        expected, received = ops.convert_to_numpy(expected), ops.convert_to_numpy(received)
+        expected, received = as_numpy(expected), as_numpy(received)
         scale = max(float(np.abs(expected).max()), 1e-12)
         worst = max(worst, float(np.abs(expected - received).max()) / scale)
     return worst
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """What a model was compiled with, for `compile` of another: its optimizer (a copy, if it was used), loss, metrics and options.
+    """What a model was compiled with, for another's `compile`; an optimizer that was used already is copied.
 
     Raises:
         MorphError: the model is not compiled.
@@ -221,10 +224,10 @@ def _copy_of_input(tensor: Any) -> Any:
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)
 
 
-def _resized(graph: ChannelGraph, index: int, widths: np.ndarray) -> keras.Layer:
+def _resized(graph: ChannelGraph, index: int, widths: np.ndarray) -> Any:
     """The layer of call `index` made anew, as wide as it should be."""
     call, rule = graph.trace.calls[index], graph.rules[index]
-    config = call.layer.get_config()
+    config: dict[str, Any] = call.layer.get_config()
     config["name"] = call.name
     if rule.width:
         config[rule.width] = graph.axis_width(index, "out", widths)
@@ -241,36 +244,37 @@ def _check_inheritable(structure: Structure) -> None:
     for name, entry in structure.groups.items():
         if entry["alive"] is None:
             raise MorphError(
-                f"The structure was expanded: group '{name}' has width {entry['width']}, which are no channels of the seed "
-                f"(width {entry['seed_width']}). Use weights='fresh', or the structure from before morph.expand."
+                f"The structure was expanded: group '{name}' has width {entry['width']}, which are no channels of the "
+                f"seed (width {entry['seed_width']}). Use weights='fresh', or the structure from before morph.expand."
             )
 
 
-def _copy_weights(
-    graph: ChannelGraph, topology: Topology, made: dict[int, keras.Operation], structure: Structure | None
-) -> None:
+def _copy_weights(graph: ChannelGraph, topology: Topology, made: dict[int, Any], structure: Structure | None) -> None:
     """Give the new layers the seed's weights: all that are left (inherit), or only statistics of the data (fresh)."""
     alive = None if structure is None else np.append(alive_units(graph, structure), True)
     done: set[int] = set()
     for index, call in enumerate(graph.trace.calls):
-        layer: Any = made.get(id(call.layer))
+        seed_layer: Any = call.layer
+        layer = made.get(id(seed_layer))
         if layer is None or not topology.calls[index] or id(layer) in done:
             continue
         done.add(id(layer))
         if alive is None:
             if hasattr(layer, "adapt"):
-                layer.set_weights(call.layer.get_weights())
+                layer.set_weights(seed_layer.get_weights())
             continue
-        followed = {id(getattr(call.layer, name)): name for name in graph.rules[index].weights if _has(call.layer, name)}
-        for old, new in zip(call.layer.weights, layer.weights, strict=True):
-            value = ops.convert_to_numpy(old)
+        followed = {
+            id(getattr(call.layer, name)): name for name in graph.rules[index].weights if _has(call.layer, name)
+        }
+        for old, new in zip(seed_layer.weights, layer.weights, strict=True):
+            value = as_numpy(old)
             name = followed.get(id(old))
             if name is not None:
                 value = _kept(value, graph.rules[index].weights[name], graph.axes[index], alive)
             if value.shape != tuple(new.shape):
                 raise MorphError(
-                    f"Weight '{old.path}' of layer '{call.name}' ({call.kind}) has shape {value.shape}, but the rebuilt layer "
-                    f"needs {tuple(new.shape)}: its rule does not say along which axes it follows the channels."
+                    f"Weight '{old.path}' of layer '{call.name}' ({call.kind}) has shape {value.shape}, but the "
+                    f"rebuilt layer needs {tuple(new.shape)}: its rule does not say along which axes it follows the channels."
                 )
             new.assign(value)
 

@@ -1,9 +1,9 @@
 """What every kind of layer does with channels: one table, one row a kind.
 
 A row says how channels flow through the layer (`flow`), which constructor argument is its width (`width`), along which
-axes its weights follow the channels (`weights`), and at how many positions each kernel is applied (`kernels`), from which
-its parameters and multiply-adds follow. The rest of the library never asks what kind a layer is. A layer without a row
-is kept whole, and says so.
+axes its weights follow the channels (`weights`), and at how many positions each kernel is applied (`kernels`), from
+which its parameters and multiply-adds follow. The rest of the library never asks what kind a layer is. A layer without
+a row is kept whole, and says so.
 
 A flow function receives a `Flow` and returns the labels of the output. It records the label vectors of the layer's
 named axes (`"in"`, `"out"`, ...) with `Flow.axis`, to which rows in `weights` refer.
@@ -195,15 +195,12 @@ def _join(flow: Flow) -> np.ndarray:
     """Add and its kin: channels in the same place are one; a single channel spread over many is needed whole."""
     rank = len(flow.output_shape)
     united = None
+    if any(len(shape) != rank for shape in flow.shapes):
+        return flow.keep_whole(f"{flow.describe()} joins tensors of different rank")
     for labels, shape in zip(flow.inputs, flow.shapes, strict=True):
-        if len(shape) != rank:
-            return flow.keep_whole(f"{flow.describe()} joins tensors of different rank")
-    for labels, shape in zip(flow.inputs, flow.shapes, strict=True):
-        if any(size == 1 and wide not in (1, None) for size, wide in zip(shape[1:], flow.output_shape[1:], strict=True)):
-            # Spread over some axis. Over positions it carries channels as ever; over channels it has none to give.
-            if _spreads_channels(labels, shape, flow):
-                flow.labels.freeze(labels, f"{flow.describe()} spreads it over all channels of another tensor")
-                continue
+        if _spreads_channels(shape, flow):
+            flow.labels.freeze(labels, f"{flow.describe()} spreads it over all channels of another tensor")
+            continue
         if united is None:
             united = labels
             continue
@@ -213,7 +210,7 @@ def _join(flow: Flow) -> np.ndarray:
     return np.zeros([1] * rank, dtype=np.int64) if united is None else united
 
 
-def _spreads_channels(labels: np.ndarray, shape: tuple[int | None, ...], flow: Flow) -> bool:
+def _spreads_channels(shape: tuple[int | None, ...], flow: Flow) -> bool:
     """Whether another input has channels along an axis on which this one has size 1."""
     for other in flow.inputs:
         for axis, length in enumerate(other.shape):
@@ -239,9 +236,7 @@ def _concatenate(flow: Flow) -> np.ndarray:
             first = np.where(one == 0, two, one)
         return first
     widest = [max(sizes) for sizes in zip(*(labels.shape for labels in parts), strict=True)]
-    parts = [
-        np.broadcast_to(labels, [*widest[:axis], labels.shape[axis], *widest[axis + 1 :]]) for labels in parts
-    ]
+    parts = [np.broadcast_to(labels, [*widest[:axis], labels.shape[axis], *widest[axis + 1 :]]) for labels in parts]
     return np.concatenate(parts, axis=axis)
 
 
@@ -290,7 +285,9 @@ _ELEMENTWISE_LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU)
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-_AFFINE = {name: ("out",) for name in ("gamma", "beta", "moving_mean", "moving_variance")}
+_AFFINE: dict[str, tuple[str | None, ...]] = dict.fromkeys(
+    ("gamma", "beta", "moving_mean", "moving_variance"), ("out",)
+)
 _CARRY = Rule(_carry)
 _JOIN = Rule(_join, joins="merge")
 _CONVOLUTION = Rule(
@@ -337,7 +334,9 @@ RULES: dict[type, Rule] = {
     layers.PReLU: Rule(_prelu, weights={"alpha": ("out",)}),
     layers.Rescaling: Rule(_rescale),
     **dict.fromkeys((layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity), _CARRY),
-    **dict.fromkeys((layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D), _CARRY),
+    **dict.fromkeys(
+        (layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D), _CARRY
+    ),
     **dict.fromkeys((layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout), _CARRY),
     **dict.fromkeys((layers.ActivityRegularization,), _CARRY),
     **dict.fromkeys((layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D), _CARRY),
@@ -368,5 +367,5 @@ UNKNOWN = Rule(keep_unknown_whole)
 
 
 def rule_for(layer: Any) -> Rule:
-    """The row of a layer's exact class: a subclass may do anything in `call`, so it has no row until it is given one."""
+    """The row of a layer's exact class: a subclass may do anything in `call`, so it needs a row of its own."""
     return RULES.get(type(layer), UNKNOWN)

@@ -35,8 +35,8 @@ class Structure:
 
     Attributes:
         fingerprint: of the seed's graph, "sha256:...".
-        groups: for each prunable group its "seed_width", "width", and "alive": the indices of the channels kept, or None
-            when the widths do not come from the seed's own channels (after `expand`).
+        groups: for each prunable group its "seed_width", "width", and "alive": the indices of the channels kept, or
+            None when the widths do not come from the seed's own channels (after `expand`).
         layers: in topological order, each layer with a width: "name", "kind", "group" (None when fixed), "seed_width",
             "width" (0 when removed) and "costs": for each cost [seed, now].
         removed: "layers" that are gone, and the "branches" they formed: lists of layers that vanished together.
@@ -76,14 +76,14 @@ class Structure:
         if self.fingerprint != graph.fingerprint:
             raise MorphError(
                 f"The structure was made for another network (fingerprint {self.fingerprint[:19]}...) than model "
-                f"'{graph.name}' (fingerprint {graph.fingerprint[:19]}...). Use the build_model, the hyperparameters and "
-                "the input shape that the search was run with, or search again for this network."
+                f"'{graph.name}' (fingerprint {graph.fingerprint[:19]}...). Use the build_model, the hyperparameters "
+                "and the input shape that the search was run with, or search again for this network."
             )
         expected = {group.name: group.size for group in graph.groups if group.prunable}
         if {name: entry["seed_width"] for name, entry in self.groups.items()} != expected:
             raise MorphError(
-                f"The structure's groups are not those of model '{graph.name}', although its fingerprint is: the file was "
-                "changed by hand, or a rule was added since. Search again."
+                f"The structure's groups are not those of model '{graph.name}', although its fingerprint is: the file "
+                "was changed by hand, or a rule was added since. Search again."
             )
 
     def to_json(self) -> str:
@@ -132,7 +132,9 @@ class Structure:
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise MorphError(f"Structure file {path} cannot be read ({error}). Give the path of a structure.json.") from error
+            raise MorphError(
+                f"Structure file {path} cannot be read ({error}). Give the path of a structure.json."
+            ) from error
         return cls.from_json(text, source=str(path))
 
 
@@ -148,7 +150,8 @@ def describe(
     Args:
         graph: of the seed.
         widths: channels of each prunable group, by name; the seed's for groups not named.
-        alive: which channels those are; the first ones for a group not named, None for widths of no channels in particular.
+        alive: which channels those are; the first ones for a group not named, None for widths of no channels in
+            particular.
         costs: to report besides the built-in ones.
         **fields: `goal`, `settings` and `trajectory` of the structure.
 
@@ -228,7 +231,9 @@ def chain(first: Structure, second: Structure) -> Structure:
         costs = {name: [pair[0], now["costs"].get(name, [0.0, 0.0])[1]] for name, pair in layer["costs"].items()}
         layers.append({**layer, "width": now["width"], "costs": costs})
     cost = second.goal.get("cost")
-    share = second.costs[cost]["seed"] / first.costs[cost]["seed"] if cost in second.costs and cost in first.costs else 1.0
+    share = (
+        second.costs[cost]["seed"] / first.costs[cost]["seed"] if cost in second.costs and cost in first.costs else 1.0
+    )
     trajectory = [
         {key: value * share if key in ("cost", "target") and value is not None else value for key, value in row.items()}
         for row in second.trajectory
@@ -331,8 +336,8 @@ def _branches(graph: ChannelGraph, live: np.ndarray) -> list[list[str]]:
 
 def _fail(source: str, what: str) -> Any:
     raise MorphError(
-        f"Structure file {source}: {what}. It is not a structure that this version wrote; take the artifact of a search, "
-        "unchanged."
+        f"Structure file {source}: {what}. It is not a structure that this version wrote; take the artifact of a "
+        "search, unchanged."
     )
 
 
@@ -371,13 +376,22 @@ def _checked(data: Any, source: str) -> Structure:
         need(_is_width(layer["seed_width"]) and _is_width(layer["width"]), f"{where} has a width that is none")
         need(isinstance(layer["costs"], dict), f"{where}.costs is not an object")
         for name, pair in layer["costs"].items():
-            need(isinstance(pair, list) and len(pair) == 2 and all(map(_is_amount, pair)), f"{where}.costs['{name}'] is no pair")
+            need(
+                isinstance(pair, list) and len(pair) == 2 and all(map(_is_amount, pair)),
+                f"{where}.costs['{name}'] is no pair",
+            )
     removed = data["removed"]
     need(set(removed) == {"layers", "branches"}, "field 'removed' needs 'layers' and 'branches'")
     need(_is_names(removed["layers"]), "removed.layers is not a list of names")
-    need(isinstance(removed["branches"], list) and all(map(_is_names, removed["branches"])), "removed.branches is not lists")
+    need(
+        isinstance(removed["branches"], list) and all(map(_is_names, removed["branches"])),
+        "removed.branches is not lists",
+    )
     for name, pair in data["costs"].items():
-        need(isinstance(pair, dict) and set(pair) == {"seed", "structure"}, f"costs['{name}'] needs 'seed' and 'structure'")
+        need(
+            isinstance(pair, dict) and set(pair) == {"seed", "structure"},
+            f"costs['{name}'] needs 'seed' and 'structure'",
+        )
         need(all(map(_is_amount, pair.values())), f"costs['{name}'] holds something that is no cost")
     for index, row in enumerate(data["trajectory"]):
         need(isinstance(row, dict), f"trajectory[{index}] is not an object")
@@ -396,7 +410,10 @@ def _check_group(name: str, entry: Any, need: Callable[[bool, str], None]) -> No
     need(_is_width(width), f"{where}.width is {str(width)[:40]}, expected a whole number from 0")
     if alive is None:
         return
-    need(isinstance(alive, list) and all(_is_width(channel) for channel in alive), f"{where}.alive is no list of channels")
+    need(
+        isinstance(alive, list) and all(_is_width(channel) for channel in alive),
+        f"{where}.alive is no list of channels",
+    )
     need(len(alive) == width, f"{where}.alive has {len(alive)} channels, but its width is {width}")
     need(alive == sorted(set(alive)), f"{where}.alive is not in rising order")
     need(not alive or alive[-1] < seed_width, f"{where}.alive names channel {alive[-1:]} of {seed_width}")

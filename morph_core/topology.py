@@ -1,9 +1,9 @@
 """Which layers are left when groups lose all their channels.
 
-A layer without input channels, or without output channels, is dead; so is whatever reads only dead tensors, and whatever
-is read only by the dead. Where branches meet, the dead one is left out: an Add with one live input is that input, a
-Multiply too, and a Concatenate joins what is left. So a residual block goes when one layer inside it dies, and an
-Inception tower, and the squeeze-and-excite branch of a block.
+A layer without input channels, or without output channels, is dead; so is whatever reads only dead tensors, and
+whatever is read only by the dead. Where branches meet, the dead one is left out: an Add with one live input is that
+input, a Multiply too, and a Concatenate joins what is left. So a residual block goes when one layer inside it dies, and
+an Inception tower, and the squeeze-and-excite branch of a block.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def trace(model: keras.Model) -> Trace:
 
 
 def standardize_inputs(model: keras.Model, inputs: Any) -> list[Any]:
-    """A model's inputs (a tensor, list or dict) as the flat list that `Trace.inputs` numbers, ranks adjusted as Keras does."""
+    """A model's inputs (a tensor, list or dict) as the flat list that `Trace.inputs` numbers."""
     return _function_of(model)._standardize_inputs(inputs)
 
 
@@ -118,9 +118,9 @@ def _function_of(model: Any) -> Any:
         return model
     what = f"'{model.name}' ({type(model).__name__})" if isinstance(model, keras.Model) else repr(type(model).__name__)
     raise MorphError(
-        f"Model {what} is not a functional Keras model: a subclassed model's layers are wired by Python code that cannot be "
-        "read. Build it with the functional API (keras.Model(inputs, outputs)) or as a keras.Sequential; layers of your own "
-        "inside it are fine."
+        f"Model {what} is not a functional Keras model: a subclassed model's layers are wired by Python code that "
+        "cannot be read. Build it with the functional API (keras.Model(inputs, outputs)) or as a keras.Sequential; "
+        "layers of your own inside it are fine."
     )
 
 
@@ -163,8 +163,8 @@ class _Walk:
         given = [ref.index for ref in _refs(args)] or [ref.index for ref in _refs(kwargs)]
         if len(given) != len(function.inputs):
             raise MorphError(
-                f"Nested model '{model.name}' takes {len(function.inputs)} inputs but is called with {len(given)} tensors; "
-                "call it with exactly its inputs."
+                f"Nested model '{model.name}' takes {len(function.inputs)} inputs but is called with {len(given)} "
+                "tensors; call it with exactly its inputs."
             )
         inner = {id(tensor): index for tensor, index in zip(function.inputs, given, strict=True)}
         own = kwargs.get("training")

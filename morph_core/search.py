@@ -1,0 +1,364 @@
+"""Learn widths while training: a Keras model around the seed, with the same `compile` and the same `fit`.
+
+The search runs the seed's own layers, with a gate where channels are read, and adds to the loss what the channels cost.
+Every few steps, outside the training step, it measures the cost, asks the controller for a price, and writes the price
+of each channel into one vector; the step itself pays one dot product. When most of the search is over, the structure is
+snapped to the budget and the rest of the training adapts the weights to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from .arrays import as_numpy
+from .controller import FREEZE, Controller
+from .costs import Cost, cost_of, marginal_costs, total_cost
+from .errors import MorphError
+from .gates import gate_for
+from .graph import ChannelGraph
+from .optimizer import SplitOptimizer
+from .rebuild import gated_call, replay
+from .snap import smallest_cost, snap, too_small
+from .structure import Structure, describe
+from .topology import Topology
+from .trace import pack_outputs, standardize_inputs
+
+# Steps between two looks at the cost; short searches look more often, so that there are enough of them to steer by.
+_LOOK_EVERY, _LOOKS_AT_LEAST = 10, 100
+_LONGEST_TRAJECTORY = 2000
+
+
+class StructureSearch(keras.Model):
+    """Trains a seed network and learns how wide each of its layers should be.
+
+    Exactly one of `target`, `budget` and `strength` says how much to shrink. With a target or a budget the structure is
+    never over it, whatever the number of steps; with a strength, the paper's fixed factor, the cost lands where it
+    lands.
+
+    Args:
+        model: a functional or Sequential Keras model, the seed. Its weights are trained.
+        cost: "flops" (a multiply-add is 2), "params", or a function of the layers' widths.
+        target: fraction of the seed's cost, in (0, 1].
+        budget: the cost to reach, in the cost's own unit.
+        strength: price of one unit of cost in the loss.
+        gate: "gamma" (MorphNet: L1 on BatchNormalization scales) or "logistic_sigmoid" (FiGS, any layer).
+
+    Raises:
+        MorphError: the model is subclassed; an argument is unknown or out of range; no structure is within the budget.
+
+    Example:
+        >>> import keras, numpy as np, morph_core as morph
+        >>> inputs = keras.Input((8,))
+        >>> hidden = keras.layers.Dense(32, activation="relu")(inputs)
+        >>> search = morph.StructureSearch(
+        ...     keras.Model(inputs, keras.layers.Dense(1)(hidden)), cost="params", target=0.5, gate="logistic_sigmoid")
+        >>> search.compile("adam", "mse")
+        >>> x = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
+        >>> history = search.fit(x, x[:, :1] * x[:, 1:2], epochs=4, verbose=0)
+        >>> 0.45 < search.structure().costs["params"]["structure"] / 321 <= 0.5
+        True
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        cost: str | Callable | Cost = "flops",
+        target: float | None = None,
+        budget: float | None = None,
+        strength: float | None = None,
+        gate: str = "gamma",
+    ) -> None:
+        super().__init__(name=f"search_{getattr(model, 'name', 'model')}")
+        self.graph = ChannelGraph.from_model(model)
+        self._cost = cost_of(cost)
+        self._gate = gate_for(gate, self.graph)
+        self._seed_cost = self.graph.cost(self._cost)
+        self._goal, self._target = self._checked_goal(target, budget, strength)
+        self._strength = strength
+        self._settings = {"gate": gate}
+        self._controller = None
+        if self._target is not None:
+            smallest = smallest_cost(self.graph, self._cost, self._gate.learns)
+            if smallest > self._target * self._seed_cost:
+                raise MorphError(too_small(self.graph, self._cost, self._target * self._seed_cost, smallest))
+            self._controller = Controller(self._target, self._gate.highest_price)
+        count = len(self.graph.group_of)
+        self.seed = model
+        self._price = self._state("channel_prices", (count,), "zeros")
+        self._mask = self._state("channels_kept", (count,), "ones")
+        self._frozen = self._state("structure_is_frozen", (), "zeros")
+        self._gate.build(self)
+        self._everything = Topology(
+            np.ones(len(self.graph.trace.calls), dtype=bool),
+            np.ones(len(self.graph.trace.shapes), dtype=bool),
+            np.ones(len(self.graph.groups), dtype=bool),
+        )
+        self._trajectory: list[dict[str, Any]] = []
+        self._steps_seen = 0
+        self.built = True
+
+    def _state(self, name: str, shape: tuple[int, ...], initializer: str) -> Any:
+        return self.add_weight(shape=shape, initializer=initializer, trainable=False, name=name, dtype="float32")
+
+    def _checked_goal(
+        self, target: float | None, budget: float | None, strength: float | None
+    ) -> tuple[dict[str, Any], float | None]:
+        """The goal as it is reported, and the target fraction it means (None for a fixed strength)."""
+        given = {"target": target, "budget": budget, "strength": strength}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if len(chosen) != 1:
+            raise MorphError(
+                f"Give exactly one of target (a fraction of the seed's cost), budget (absolute) and strength; "
+                f"received {chosen or 'none of them'}."
+            )
+        ((name, value),) = chosen.items()
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            raise MorphError(f"{name} is {value!r}; expected a positive number.")
+        if name == "target" and value > 1:
+            raise MorphError(
+                f"target is {value}; expected a fraction of the seed's cost in (0, 1], such as 0.5. "
+                f"For an amount of {self._cost.unit} use budget={value}."
+            )
+        if name == "budget" and value > self._seed_cost:
+            raise MorphError(
+                f"budget is {value:.6g} {self._cost.unit}, but the seed costs only {self._seed_cost:.6g}: there is "
+                "nothing to shrink. Ask for less, or widen the seed."
+            )
+        fraction = {"target": value, "budget": value / self._seed_cost, "strength": None}[name]
+        return {"cost": self._cost.name, name: float(value)}, fraction
+
+    # --- the training step ---
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        gates = self._gates(bool(training))
+
+        def call_layer(index: int, call: Any, args: tuple, kwargs: dict) -> Any:
+            return gated_call(self.graph, index, gates, args, kwargs)
+
+        outputs = replay(self.graph, self._everything, standardize_inputs(self.seed, inputs), call_layer)
+        return pack_outputs(self.seed, outputs)
+
+    def _gates(self, training: bool) -> Any:
+        """What channels are multiplied by: the gate's sample while it learns, 0 or 1 once it is decided."""
+        mask = ops.convert_to_tensor(self._mask)
+        sample = self._gate.sample() if training else None
+        if sample is None:
+            return mask
+        return self._frozen * mask + (1.0 - self._frozen) * sample
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
+        return loss + ops.cast(self.penalty(), loss.dtype) if training else loss
+
+    def penalty(self) -> Any:
+        """What the channels cost, to be added to the loss: scalar tensor. `fit` does it by itself."""
+        return ops.sum(self._price * self._gate.charged())
+
+    def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
+        """As `keras.Model.compile`; the gate keeps an optimizer of its own."""
+        optimizer = keras.optimizers.get(optimizer)
+        if self._gate.optimizer is not None:
+            optimizer = SplitOptimizer(optimizer, self._gate.optimizer, self._gate.trainable)
+        super().compile(optimizer, *args, **kwargs)
+
+    def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`; logs also hold `cost` and `target` (fractions of the seed's cost) and `alive`."""
+        if callbacks is not None and not isinstance(callbacks, (list, tuple)):
+            callbacks = [callbacks]
+        return super().fit(*args, callbacks=[_Steering(self), *(callbacks or [])], **kwargs)
+
+    # --- outside the step ---
+
+    def update(self, progress: float, step: int = 0, loss: float | None = None) -> dict[str, float]:
+        """Look at the cost and set prices; `fit` does it by itself, a custom loop calls it every few steps.
+
+        Args:
+            progress: how much of the search is over, from 0 to 1.
+            step: for the trajectory.
+            loss: likewise.
+
+        Returns:
+            `cost` and `target` as fractions of the seed's cost, and `alive`, the number of channels.
+        """
+        self._gate.anneal(progress)
+        if self._controller is not None and progress >= FREEZE and not self._is_frozen():
+            self._freeze()
+        if self._is_frozen():
+            alive = as_numpy(self._mask) > 0.5
+            fraction = self._cost_of(alive.astype(float)) / self._seed_cost
+            self._price.assign(ops.zeros_like(self._price))
+        else:
+            alive = self._open_now(progress)
+            fraction = self._charge(progress, alive)
+        state = {
+            "cost": fraction,
+            "target": self._controller.scheduled(progress) if self._controller else None,
+            "alive": int(alive.sum()),
+        }
+        if len(self._trajectory) < _LONGEST_TRAJECTORY:
+            self._trajectory.append({"step": int(step), **state, "loss": loss})
+        return {name: value for name, value in state.items() if value is not None}
+
+    def _open_now(self, progress: float) -> np.ndarray:
+        """Which channels are open: bool array (units,). A gate that closes early is held to the schedule here."""
+        if self._controller is None:
+            return self._learned(self._gate.alive(), True)
+        if not self._gate.closes_early:
+            return self._learned(self._gate.openness() > 0.5, True)
+        budget = self._controller.scheduled(progress) * self._seed_cost
+        kept = snap(self.graph, self._cost, budget, self._gate.scores(), self._gate.learns)
+        self._mask.assign(kept.astype("float32"))
+        return kept
+
+    def _charge(self, progress: float, alive: np.ndarray) -> float:
+        """Set the price of every channel; the fraction of the seed's cost that it was set by."""
+        if self._controller is None:
+            rounded = self._widths(alive)
+            prices = float(self._strength or 0) * marginal_costs(self.graph, self._cost, rounded)
+            self._assign_prices(prices[self.graph.group_of])
+            return self._cost_of(alive.astype(float)) / self._seed_cost
+        widths = self._widths(self._learned(self._gate.openness(), 1.0))
+        soft = total_cost(self.graph, self._cost, widths) / self._seed_cost
+        rounded = self._cost_of(alive.astype(float)) / self._seed_cost
+        measured = soft if self._gate.closes_early else self._controller.measured(progress, soft, rounded)
+        price = self._controller.price(progress, measured)
+        marginal = marginal_costs(self.graph, self._cost, widths)[self.graph.group_of]
+        self._assign_prices(price * marginal / (soft * self._seed_cost) / self._gate.unit)
+        return rounded if self._gate.closes_early else measured
+
+    def _assign_prices(self, prices: np.ndarray) -> None:
+        self._price.assign(np.where(self._gate.learns[self.graph.group_of], prices, 0.0).astype("float32"))
+
+    def _learned(self, values: np.ndarray, otherwise: Any) -> np.ndarray:
+        """Values of the channels that the gate decides on; `otherwise` for the rest, which stay."""
+        return np.where(self._gate.learns[self.graph.group_of], values, otherwise)
+
+    def _widths(self, openness: np.ndarray) -> np.ndarray:
+        return np.bincount(self.graph.group_of, openness, len(self.graph.groups))
+
+    def _cost_of(self, alive: np.ndarray) -> float:
+        """The cost of the structure with these channels; before dead branches go if nothing would be left."""
+        widths = self._widths(alive)
+        try:
+            live = self.graph.survivors(widths > 0).calls
+        except MorphError:
+            live = None
+        return total_cost(self.graph, self._cost, widths, live)
+
+    def _is_frozen(self) -> bool:
+        return bool(as_numpy(self._frozen) > 0.5)
+
+    def _freeze(self) -> None:
+        self._mask.assign(self._snapped().astype("float32"))
+        self._frozen.assign(1.0)
+
+    def _snapped(self) -> np.ndarray:
+        """The channels that fit the budget; with a fixed strength, those that the gate counts as alive."""
+        if self._target is not None:
+            return snap(self.graph, self._cost, self._target * self._seed_cost, self._gate.scores(), self._gate.learns)
+        alive = self._learned(self._gate.alive(), True)
+        best = np.full(len(self.graph.groups), -1, dtype=np.int64)
+        scores = self._gate.scores()
+        for unit in np.argsort(scores, kind="stable"):
+            best[self.graph.group_of[unit]] = unit
+        # Reopen, one by one, the best channel of groups without which the output would be dead.
+        for group in np.argsort(-scores[best], kind="stable"):
+            try:
+                self.graph.survivors(self._widths(alive.astype(float)) > 0)
+            except MorphError:
+                alive[best[group]] = True
+                continue
+            break
+        return alive
+
+    def structure(self) -> Structure:
+        """What the search has learned so far.
+
+        Raises:
+            MorphError: nothing was trained yet.
+        """
+        if not self._trajectory:
+            raise MorphError("The search has not seen any data yet: call fit first, then structure().")
+        kept = as_numpy(self._mask) > 0.5 if self._is_frozen() else self._snapped()
+        alive = {}
+        for index, group in enumerate(self.graph.groups):
+            if group.prunable:
+                units = np.flatnonzero(self.graph.group_of == index)
+                alive[group.name] = self.graph.position_of[units][kept[units]].tolist()
+        return describe(
+            self.graph,
+            {name: len(channels) for name, channels in alive.items()},
+            alive,
+            costs=[self._cost],
+            goal=self._goal,
+            settings={**self._settings, "steps": self._steps_seen},
+            trajectory=list(self._trajectory),
+        )
+
+    def fixed(self) -> list[str]:
+        """The groups that this search leaves as they are, and why, a line each; outputs of the model are not listed."""
+        lines = []
+        for group, learns in zip(self.graph.groups, self._gate.learns, strict=True):
+            if group.prunable and not learns:
+                why = f"gate '{self._settings['gate']}' has nothing to learn there"
+                lines.append(f"{group.name} ({group.size} channels): {why}")
+            elif not group.prunable and group.readers:
+                lines.append(f"{group.name} ({group.size} channels): {group.reason}")
+        return lines
+
+
+class _Steering(keras.callbacks.Callback):
+    """Lets the search look at its cost while `fit` runs, and puts what it sees into everyone's logs."""
+
+    def __init__(self, search: StructureSearch) -> None:
+        super().__init__()
+        self._search = search
+        self._seen: dict[str, float] = {}
+        self._epoch_length: int | None = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        params = self.params or {}
+        self._epoch_length = params.get("steps")
+        self._epochs = max(params.get("epochs") or 1, 1)
+        self._step = 0
+        self._search._gate.begin(self._epoch_length * self._epochs if self._epoch_length else None)
+        if params.get("verbose"):
+            for line in self._search.fixed():
+                print(f"kept whole: {line}", flush=True)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch, self._batch = epoch, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._batch = batch + 1
+        self._step += 1
+        self._search._steps_seen += 1
+        length = self._epoch_length
+        every = _LOOK_EVERY
+        if length:
+            every = max(1, min(_LOOK_EVERY, length * self._epochs // _LOOKS_AT_LEAST))
+        if self._step % every == 0 or not self._seen:
+            loss = (logs or {}).get("loss")
+            within = min(self._batch / length, 1.0) if length else 0.0
+            self._look((self._epoch + within) / self._epochs, None if loss is None else float(loss))
+        if logs is not None:
+            logs.update(self._seen)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch_length = self._epoch_length or self._batch
+        loss = (logs or {}).get("loss")
+        self._look((epoch + 1) / self._epochs, None if loss is None else float(loss))
+        if logs is not None:
+            logs.update(self._seen)
+
+    def _look(self, progress: float, loss: float | None) -> None:
+        finite = loss if loss is not None and math.isfinite(loss) else None
+        self._seen = self._search.update(progress, self._search._steps_seen, finite)

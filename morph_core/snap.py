@@ -1,0 +1,147 @@
+"""From scores to a structure that is within a budget: the last step of every search.
+
+One threshold on all channels' scores, as low as the budget allows, then single channels are given back where they still
+fit, best first. The result is never over the budget, and not one more channel of a layer that is left would fit. A
+group whose channels all fall below the threshold dies with its branch, unless the model's output would die too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .costs import Cost, total_cost
+from .errors import MorphError
+
+if TYPE_CHECKING:
+    from .graph import ChannelGraph
+
+
+def snap(
+    graph: ChannelGraph, cost: Cost, budget: float, scores: np.ndarray, prunable: np.ndarray | None = None
+) -> np.ndarray:
+    """The channels to keep: the best-scored ones that fit into the budget.
+
+    Args:
+        graph: of the seed.
+        cost: what the budget counts.
+        budget: in the cost's unit.
+        scores: float array (units,); the higher, the more a channel is worth keeping.
+        prunable: bool array (groups,); the groups that may change, all prunable ones by default.
+
+    Returns:
+        bool array (units,).
+
+    Raises:
+        MorphError: not even the smallest structure is within the budget.
+    """
+    picker = _Picker(graph, cost, scores, graph.prunable if prunable is None else prunable)
+    low, high = 0, len(picker.order)
+    if picker.price(picker.widths_of_best(low)) > budget:
+        raise MorphError(too_small(graph, cost, budget, picker.price(picker.widths_of_best(0))))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if picker.price(picker.widths_of_best(middle)) <= budget else (low, middle)
+    if picker.price(picker.widths_of_best(high)) <= budget:
+        low = high
+    widths = picker.fill(picker.widths_of_best(low), budget)
+    return picker.best_units(widths)
+
+
+def smallest_cost(graph: ChannelGraph, cost: Cost, prunable: np.ndarray | None = None) -> float:
+    """The cost of the smallest structure: every branch gone that can go, one channel in each group that is left."""
+    picker = _Picker(graph, cost, np.zeros(len(graph.group_of)), graph.prunable if prunable is None else prunable)
+    return picker.price(picker.widths_of_best(0))
+
+
+def too_small(graph: ChannelGraph, cost: Cost, budget: float, smallest: float) -> str:
+    """The message for a budget that no structure meets; it names the layer that weighs most in the smallest one."""
+    seed = graph.cost(cost)
+    return (
+        f"No structure of model '{graph.name}' is within {budget:.6g} {cost.unit} ({budget / seed:.1%} of the seed): "
+        f"with one channel in every group it still costs {smallest:.6g} ({smallest / seed:.1%}). {_heaviest(graph, cost)}"
+        f"Ask for a target of at least {np.ceil(1e4 * smallest / seed) / 1e4:g}."
+    )
+
+
+def _heaviest(graph: ChannelGraph, cost: Cost) -> str:
+    if cost.of_call is None:
+        return ""
+    widths = np.where(graph.prunable, 1, graph.seed_widths).astype(float)
+    calls = graph.call_widths(widths)
+    spent = [float(cost.of_call(call)) for call in calls]
+    worst = int(np.argmax(spent))
+    return f"What weighs most then is layer '{calls[worst].name}' ({calls[worst].kind}), with {spent[worst]:.6g}. "
+
+
+class _Picker:
+    """Widths and prices of the best-scored channels."""
+
+    def __init__(self, graph: ChannelGraph, cost: Cost, scores: np.ndarray, prunable: np.ndarray) -> None:
+        self.graph, self.cost, self.scores, self.prunable = graph, cost, np.asarray(scores, dtype=float), prunable
+        free = np.flatnonzero(prunable[graph.group_of])
+        # Equal scores are kept in the order of the network, so that a run is repeatable.
+        self.order = free[np.argsort(-self.scores[free], kind="stable")]
+        best = np.full(len(graph.groups), -np.inf)
+        np.maximum.at(best, graph.group_of, self.scores)
+        self.by_need = [int(group) for group in np.argsort(-best, kind="stable") if prunable[group]]
+
+    def widths_of_best(self, count: int) -> np.ndarray:
+        """Widths when the `count` best channels are kept; groups without which nothing works keep one."""
+        graph = self.graph
+        kept = np.bincount(graph.group_of[self.order[:count]], minlength=len(graph.groups))
+        widths = np.where(self.prunable, kept, graph.seed_widths)
+        for group in [None, *self.by_need]:
+            if group is not None:
+                if widths[group]:
+                    continue
+                widths[group] = 1
+            if self._works(widths):
+                break
+        # Some of the groups reopened on the way may not have been the ones needed.
+        for group in reversed(self.by_need):
+            if widths[group] == 1 and kept[group] == 0:
+                widths[group] = 0
+                if not self._works(widths):
+                    widths[group] = 1
+        return np.where(graph.survivors(widths > 0).groups, widths, 0)
+
+    def _works(self, widths: np.ndarray) -> bool:
+        try:
+            self.graph.survivors(widths > 0)
+        except MorphError:
+            return False
+        return True
+
+    def price(self, widths: np.ndarray) -> float:
+        return total_cost(self.graph, self.cost, widths, self.graph.survivors(widths > 0).calls)
+
+    def fill(self, widths: np.ndarray, budget: float) -> np.ndarray:
+        """Give channels back, best score first, until no more fits."""
+        widths = widths.copy()
+        live = self.graph.survivors(widths > 0).calls
+        ranked = {group: self._ranked(group) for group in self.by_need}
+        growing = [group for group in self.by_need if 0 < widths[group] < self.graph.groups[group].size]
+        while growing:
+            growing.sort(key=lambda group: -self.scores[ranked[group][widths[group]]])
+            for group in list(growing):
+                widths[group] += 1
+                if total_cost(self.graph, self.cost, widths, live) <= budget:
+                    if widths[group] == self.graph.groups[group].size:
+                        growing.remove(group)
+                    break
+                widths[group] -= 1
+                growing.remove(group)
+        return widths
+
+    def best_units(self, widths: np.ndarray) -> np.ndarray:
+        kept = np.ones(len(self.graph.group_of), dtype=bool)
+        for group in self.by_need:
+            ranked = self._ranked(group)
+            kept[ranked[widths[group] :]] = False
+        return kept
+
+    def _ranked(self, group: int) -> np.ndarray:
+        units = np.flatnonzero(self.graph.group_of == group)
+        return units[np.argsort(-self.scores[units], kind="stable")]
