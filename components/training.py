@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator
 
 import keras
@@ -36,7 +37,9 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
         update_freq=max(1, inputs.steps // _CURVE_POINTS),
         profile_batch=0,
     )
-    with _closed(progress):
+    with _closed(progress), warnings.catch_warnings():
+        # The evaluation split is read once to its end, which is what we want; Keras, not knowing its length, warns of it.
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
         history = model.fit(
             inputs.train,
             epochs=inputs.epochs,

@@ -178,14 +178,23 @@ def _needed(raw: Features, loader: Any, wanted: set[str]) -> dict[str, Any]:
     """The raw features on which the wanted transformed ones depend: those without which the graph cannot give them."""
     needed = {}
     for name, feature in raw.items():
-        with tf.Graph().as_default():
-            others = {other: spec for other, spec in raw.items() if other != name}
-            # No other feature at all: nothing can be computed without this one (but constants, which no model reads).
-            given = tf.io.parse_example(tf.constant([""]), others) if others else {}
-            available = set(loader.apply_transform_model(given)) if others else set()
-        if not wanted <= available:
+        others = {other: spec for other, spec in raw.items() if other != name}
+        if not others or not wanted <= _available(others, loader):
             needed[name] = feature
     return needed
+
+
+def _available(raw: Features, loader: Any) -> set[str]:
+    """The transformed features that the graph can give from these raw ones; traced, not run."""
+    available = set()
+
+    def apply(examples):
+        transformed = loader.apply_transform_model(tf.io.parse_example(examples, raw))
+        available.update(transformed)
+        return tf.shape(examples)
+
+    tf.function(apply, autograph=False).get_concrete_function(tf.TensorSpec([None], tf.string))
+    return available
 
 
 def _fitted(value: Any, name: str, model: keras.Model) -> Any:
