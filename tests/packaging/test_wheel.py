@@ -12,8 +12,8 @@ import pytest
 
 from tests.packaging.source import LAYERS, ROOT
 
-TOP = ("BUILD", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "MODULE.bazel", "Makefile", "README.md")
-SETTINGS = ("pyproject.toml", "setup.py", "conftest.py", "uv.lock", ".python-version")
+TOP = ("BUILD", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "MODULE.bazel", "Makefile", "README.md", "WORKSPACE")
+SETTINGS = ("pyproject.toml", "setup.py", "conftest.py", "uv.lock", ".bazelignore", ".python-version")
 
 
 @pytest.fixture(scope="module")
