@@ -21,7 +21,7 @@ def quieten() -> None:
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     # TFX's launcher logs this before it raises; the exception says it better.
-    absl_logging.get_absl_logger().addFilter(_is_not_redundant)
+    logging.getLogger("absl").addFilter(_is_not_redundant)
 
 
 def _is_not_redundant(record: logging.LogRecord) -> bool:

@@ -72,6 +72,7 @@ def cli() -> None:
 @_command
 def demo(directory: Path, verbose: bool) -> None:
     """Run the whole pipeline on handwritten digits, in DIRECTORY (default: build/demo)."""
+    click.echo(f"Preparing {directory} ...")
     _start(verbose)
     from .demo import run_demo
 

@@ -352,7 +352,9 @@ def parse_config(text: str, source: str, base: str | os.PathLike[str]) -> Pipeli
     try:
         return PipelineConfig.model_validate(values, context={"base": str(base)})
     except ValidationError as error:
-        problems = list(dict.fromkeys(_explain(problem) for problem in error.errors()))
+        # One line a key: of a value that may be of several kinds, pydantic reports each kind that it is not.
+        explained = [_explain(problem) for problem in error.errors()]
+        problems = list({line.split(":")[0]: line for line in reversed(explained)}.values())[::-1]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise MorphError(f"{source}: {count}\n" + "\n".join(f"  {problem}" for problem in problems)) from error
 

@@ -102,8 +102,7 @@ def run_demo(directory: Path, say: Say = print, verbose: bool = False) -> RunRes
     digits = load_digits()
     rows = []
     if result.pushed_model is not None:
-        say("Training the seed network for as many epochs, to compare with ...")
-        baseline = seed_accuracy(config, digits, directory / "seed_accuracy.json")
+        baseline = seed_accuracy(config, digits, directory / "seed_accuracy.json", say)
         final = pushed_accuracy(result.pushed_model, digits["holdout"])
         label = f"accuracy, {len(digits['holdout'].labels)} held-out digits"
         rows.append((label, f"{baseline:.1%}", f"{final:.1%}", f"{100 * (final - baseline):+.1f} points"))
@@ -124,13 +123,15 @@ def pushed_accuracy(model_directory: str, holdout: Digits) -> float:
     return float(np.mean(answers.argmax(-1) == holdout.labels))
 
 
-def seed_accuracy(config: PipelineConfig, digits: dict[str, Digits], cache: Path) -> float:
+def seed_accuracy(config: PipelineConfig, digits: dict[str, Digits], cache: Path, say: Say = print) -> float:
     """Accuracy of the seed network on the holdout, trained from scratch as long as the final model; kept in `cache`."""
     key = _fingerprint(config)
     if cache.exists():
         known = json.loads(cache.read_text(encoding="utf-8"))
         if known.get("key") == key:
+            say("The seed network was trained for comparison before.")
             return known["accuracy"]
+    say("Training the seed network for as many epochs, to compare with ...")
     model = _module(config.module_file).build_model(config.hparams)
 
     def pixels(split: Digits) -> np.ndarray:

@@ -125,6 +125,10 @@ def _notes(config: PipelineConfig, kubeflow: KubeflowConfig) -> list[str]:
         )
     else:
         notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
+    notes.append(
+        "The steps start TFX's own container entrypoint, which cannot run behind open-source Kubeflow's launcher yet: "
+        "that hands it minio:// paths and an output 'executor-logs', and it knows neither."
+    )
     if kubeflow.accelerator is None:
         notes.append("No accelerator: the training steps run on CPUs. Set kubeflow.accelerator to give them one.")
     for key, path, override in (

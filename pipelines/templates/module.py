@@ -32,8 +32,8 @@ def input_fn(file_pattern, data_accessor, spec, batch_size):
 def build_model(hparams):
     """The seed network, compiled. `hparams` is the mapping of that name in the configuration.
 
-    Inputs are named as the features are. Any network of the functional API will do. Make every layer as wide as you would
-    dare: a search takes away, and what is widened again afterwards is widened by one factor everywhere.
+    Inputs are named as the features are. Any network of the functional API will do. Make every layer as wide as you
+    would dare: a search takes away, and what is widened again afterwards is widened by one factor.
     """
     width = hparams.get("width", 32)
     image = keras.Input(IMAGE_SHAPE, name=IMAGE)

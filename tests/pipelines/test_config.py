@@ -1,0 +1,175 @@
+"""The configuration: what a file means, and what every mistake in one is answered with."""
+
+import re
+import textwrap
+
+import pytest
+
+from morph_core import MorphError
+from morph_tfx.pipelines.config import load_config, parse_config
+from morph_tfx.pipelines.starter import template
+
+GOOD = """
+name: digits
+data: {format: tfrecord, path: data, splits: {train: train/*, eval: eval/*}}
+module_file: module.py
+label: label
+target: 0.5
+search: {epochs: 3}
+retrain: {steps: 100, batch_size: 16}
+evaluate: {lower_bound: 0.9}
+"""
+
+
+def config_of(*changes: str, text: str = GOOD):
+    """The good configuration with top-level lines replaced or added; 'key:' alone removes the key."""
+    lines = dict(line.split(":", 1) for line in text.strip().splitlines())
+    for change in changes:
+        key, value = change.split(":", 1)
+        lines.pop(key, None)
+        if value:
+            lines[key] = value
+    return parse_config("\n".join(f"{key}:{value}" for key, value in lines.items()), "config.yaml", "/base")
+
+
+def error_of(*changes: str) -> str:
+    with pytest.raises(MorphError) as caught:
+        config_of(*changes)
+    return str(caught.value)
+
+
+def test_relative_paths_start_at_the_file_and_uris_stay(tmp_path):
+    directory = tmp_path / "project"
+    directory.mkdir()
+    (directory / "config.yaml").write_text(GOOD + "push_to: gs://bucket/serving\nmetadata: /var/metadata.sqlite\n")
+    config = load_config(directory / "config.yaml")
+    assert config.data.path == str(directory / "data")
+    assert config.module_file == str(directory / "module.py")
+    assert config.pipeline_root == str(directory / "pipeline_root")
+    assert config.push_to == "gs://bucket/serving"
+    assert config.metadata == "/var/metadata.sqlite"
+
+
+def test_the_annotated_example_and_the_demo_are_valid():
+    assert parse_config(template("config.yaml"), "config.yaml", "/base").expansions == (1.0, None)
+    assert parse_config(template("digits.yaml"), "digits.yaml", "/base").expansions == (0.5, 0.5)
+
+
+def test_the_annotated_example_is_valid_with_every_comment_taken_away():
+    """What is commented out there is an offer, so it has to work. Alternatives cannot all be taken at once."""
+    offer = re.compile(r"^# (?= *[a-z_]+:)(?! *(expand_to|budget|strength):)")
+    text = "\n".join(offer.sub("", line) for line in template("config.yaml").splitlines())
+    config = parse_config(text, "config.yaml", "/base")
+    assert config.kubeflow is not None
+    assert config.kubeflow.accelerator is not None
+    assert config.kubeflow.accelerator.count == 1
+    assert config.transform_module_file == "/base/preprocessing.py"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ((), (None,)),
+        (("cycles: 3",), (1.0, 1.0, None)),
+        (("cycles: 2", "expand_to: 0.8"), (0.8, 0.8)),
+        (("cycles: 2", "expand_to: [1.2, null]"), (1.2, None)),
+        (("cycles: 2", "expand_to: [0.9, 0.5]"), (0.9, 0.5)),
+        (("target:", "budget: 1e6", "cycles: 2"), (1.0, None)),
+    ],
+)
+def test_expansions_has_one_value_for_each_cycle(changes, expected):
+    assert config_of(*changes).expansions == expected
+
+
+def test_numbers_in_exponent_notation_are_numbers():
+    assert config_of("target:", "strength: 1e-3").strength == pytest.approx(1e-3)
+
+
+def test_the_file_with_the_preprocessing_is_the_module_file_unless_named():
+    assert config_of().preprocessing_file == "/base/module.py"
+    assert config_of("transform_module_file: prep.py").preprocessing_file == "/base/prep.py"
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (("targt: 0.4",), ["targt: unknown key", "did you mean 'target'?"]),
+        (("search: {epoch: 3}",), ["search.epoch: unknown key; did you mean 'epochs'?", "epochs, steps, batch_size"]),
+        (
+            ("kubeflow: {image: x, accelerator: {cout: 2}}",),
+            ["kubeflow.accelerator.cout: unknown key; did you mean 'c"],
+        ),
+        (("name: My Pipeline",), ["name: expected text that matches", "'My Pipeline'", "lower-case"]),
+        (("label:",), ["label: missing", "name of the label", "For example: label: label"]),
+        (("data: {format: parquet, path: d, eval_fraction: 0.2}",), ["data.format: expected 'tfrecord' or 'csv'"]),
+        (("data: {format: csv, path: data}",), ["data: exactly one of 'splits'", "got neither"]),
+        (("data: {format: csv, path: d, splits: {train: a}}",), ["data: 'splits' names 'train'", "'train' and 'eval'"]),
+        (("data: {format: csv, path: d, eval_fraction: 1.5}",), ["data.eval_fraction: expected less than 1, got 1.5"]),
+        (("target: 1.5",), ["target: expected less than or equal to 1, got 1.5", "fraction of the seed's cost"]),
+        (("target: 0",), ["target: expected greater than 0, got 0"]),
+        (("target:",), ["exactly one of 'target', 'budget' and 'strength' is expected, got none"]),
+        (("budget: 100",), ["exactly one of 'target', 'budget' and 'strength'", "got target and budget"]),
+        (("cost: flop",), ["cost: unknown cost 'flop'", "flops, params"]),
+        (("gate: gama",), ["gate: unknown gate 'gama'", "gamma, logistic_sigmoid"]),
+        (("cycles: 0",), ["cycles: expected greater than or equal to 1, got 0"]),
+        (("expand_to: 0.4",), ["expand_to: 0.4 is not above target (0.5)", "Raise expand_to or lower target"]),
+        (("cycles: 2", "expand_to: 0.5"), ["expand_to: 0.5 is not above target (0.5), so cycle 1 of 2"]),
+        (("cycles: 2", "expand_to: [1.0]"), ["expand_to: a list needs one value for each of the 2 cycles, got 1"]),
+        (
+            ("cycles: 2", "expand_to: [null, 1.0]"),
+            ["expand_to: cycle 1 of 2 would leave the next one nothing to shrink"],
+        ),
+        (("expand_to: lots",), ["expand_to: expected a valid number", "got 'lots'"]),
+        (("expand_to: -1", "target:", "budget: 10"), ["expand_to: a fraction above 0", "got -1"]),
+        (("search: {epochs: 3, steps: 4}",), ["search: exactly one of 'epochs' and 'steps' is expected, got both"]),
+        (("retrain: {}",), ["retrain: exactly one of 'epochs' and 'steps' is expected, got neither"]),
+        (("evaluate: {}",), ["evaluate: exactly one of 'lower_bound'", "got neither"]),
+        (("kubeflow: {cpu: 4}",), ["kubeflow.image: missing", "container image"]),
+        (("kubeflow: {image: x, module_dir: modules}",), ["kubeflow.module_dir: expected text that matches"]),
+    ],
+)
+def test_every_mistake_is_named_with_what_was_expected(changes, parts):
+    message = error_of(*changes)
+    assert message.startswith("config.yaml: 1 problem\n")
+    for part in parts:
+        assert part in message
+
+
+def test_all_mistakes_are_reported_together():
+    message = error_of("targt: 1", "cycles: 0", "label:")
+    assert message.startswith("config.yaml: 3 problems\n")
+    assert len(message.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("name: [", ["config.yaml, line 1", "not valid YAML"]),
+        ("name: a\nname: b", ["config.yaml, line 2, column 1", "the key 'name' is given twice"]),
+        ("- a\n- b", ["expected a mapping of keys", "got list", "morph-tfx init"]),
+        ("", ["expected a mapping of keys", "got NoneType"]),
+        ("name: !!python/object/apply:os.system [ls]", ["not valid YAML", "could not determine a constructor"]),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(text, parts):
+    with pytest.raises(MorphError) as caught:
+        parse_config(textwrap.dedent(text), "config.yaml", "/base")
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(MorphError, match=r"nowhere.yaml cannot be read: No such file.*morph-tfx init DIR"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_a_binary_file_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(MorphError, match="cannot be read"):
+        load_config(tmp_path / "config.yaml")
+
+
+def test_a_configuration_cannot_be_changed():
+    config = config_of()
+    with pytest.raises(ValueError, match="frozen"):
+        config.name = "other"
