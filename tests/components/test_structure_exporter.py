@@ -45,7 +45,7 @@ def artifact(structure, tmp_path):
 
 
 def test_the_directory_holds_what_the_type_documents(artifact):
-    documented = set(re.findall(r"^ +(\w+\.\w+) ", MorphStructure.__doc__ or "", flags=re.MULTILINE))
+    documented = set(re.findall(r"^ *(\w+\.\w+)  ", MorphStructure.__doc__ or "", flags=re.MULTILINE))
     assert {path.name for path in pathlib.Path(artifact.uri).iterdir()} == documented
 
 
