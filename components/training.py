@@ -38,7 +38,7 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
         profile_batch=0,
     )
     with _closed(progress), warnings.catch_warnings():
-        # The evaluation split is read once to its end, which is what we want; Keras, not knowing its length, warns of it.
+        # The evaluation split is read once to its end, as we want it; Keras, not knowing its length, warns of it.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         history = model.fit(
             inputs.train,

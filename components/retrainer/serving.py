@@ -19,6 +19,7 @@ from tensorflow_transform.saved import saved_transform_io_v2
 from tensorflow_transform.tf_metadata import schema_utils
 
 from morph_core import MorphError
+from morph_core.trace import input_structure
 
 from ..user_module import UserModule
 
@@ -210,7 +211,9 @@ def _fitted(value: Any, name: str, model: keras.Model) -> Any:
 
 
 def _outputs(model: keras.Model, inputs: dict[str, Any]) -> dict[str, Any]:
-    results = model(inputs, training=False)
+    # In the structure that the model was made with (a tensor, a list, a dict); Keras takes others, but warns of them.
+    structured = keras.tree.map_structure(lambda tensor: inputs[tensor.name], input_structure(model))
+    results = model(structured, training=False)
     if isinstance(results, dict):
         return results
     flat = tf.nest.flatten(results)

@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +16,9 @@ from tfx.dsl.components.base import base_beam_executor, base_component
 from tfx.types import channel_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
+
+import morph_core as morph
+from morph_tfx.components import MorphStructure, StructureExporter, user_module
 
 USER_MODULES = pathlib.Path(__file__).parent / "user_modules"
 SCHEMA = """
@@ -162,3 +166,22 @@ def damaged(tmp_path):
         return twin
 
     return copy
+
+
+def narrowed(module: str, tmp_path: pathlib.Path, **widths: int) -> MorphStructure:
+    """A structure of a user module's seed, with these widths, as an artifact; no search is needed for it."""
+    seed = user_module.load({"module_file": module}).seed({})
+    graph = morph.ChannelGraph.from_model(seed)
+    artifact = make(MorphStructure, tmp_path / "narrowed")
+    StructureExporter(artifact).write(morph.describe(graph, widths, goal={"cost": "flops", "target": 0.5}))
+    return artifact
+
+
+@pytest.fixture
+def nothing_trains(monkeypatch):
+    """Makes any training fail the test: for mistakes that must end before it."""
+
+    def fit(*args, **kwargs):
+        raise AssertionError("training started")
+
+    monkeypatch.setattr(keras.Model, "fit", fit)

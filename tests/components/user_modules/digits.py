@@ -24,7 +24,7 @@ def build_model(hparams):
     x = image
     for width in hparams.get("widths", (16, 16)):
         x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
         x = keras.layers.MaxPooling2D()(x)
     x = keras.layers.Concatenate()([keras.layers.Flatten()(x), ink])
     model = keras.Model({"image": image, "ink": ink}, keras.layers.Dense(10, name="digit")(x))
