@@ -51,6 +51,6 @@ def emptied_on_failure(directory: str) -> Iterator[str]:
         yield directory
     except BaseException:
         for name in fileio.listdir(directory):
-            path = os.path.join(directory, name)
+            path = os.path.join(directory, str(name))
             fileio.rmtree(path) if fileio.isdir(path) else fileio.remove(path)
         raise

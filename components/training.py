@@ -34,7 +34,7 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
     tensorboard = keras.callbacks.TensorBoard(
         log_dir=log_dir,
         write_graph=False,
-        update_freq=max(1, inputs.steps // _CURVE_POINTS),
+        update_freq=max(1, inputs.steps // _CURVE_POINTS),  # pyright: ignore[reportArgumentType]
         profile_batch=0,
     )
     with _closed(progress), warnings.catch_warnings():
@@ -46,7 +46,7 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
             steps_per_epoch=inputs.steps_per_epoch,
             validation_data=inputs.evaluation,
             callbacks=[tensorboard, progress],
-            verbose=0,
+            verbose=0,  # pyright: ignore[reportArgumentType]
         )
     last = {name: float(values[-1]) for name, values in history.history.items()}
     if not math.isfinite(last["loss"]):

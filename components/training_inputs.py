@@ -165,7 +165,7 @@ def _check_split(examples: Iterable[Artifact], split: str, role: str) -> None:
                 f"Name one of them in {role}.splits, or make the split in the example generator."
             )
     patterns = examples_utils.get_split_file_patterns(list(examples), split)
-    paths = [path for pattern in patterns for path in fileio.glob(pattern)]
+    paths = [str(path) for pattern in patterns for path in fileio.glob(pattern)]
     readable = all(examples_utils.get_file_format(artifact) == "tfrecords_gzip" for artifact in examples)
     # A file of zero records still has a compression header, so only reading tells. Other formats: check_fit finds out.
     if not paths or (readable and not _has_record(paths)):

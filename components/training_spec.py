@@ -75,7 +75,6 @@ def arguments(
         )
     if not isinstance(custom_config, RuntimeParameter):
         check_custom_config(custom_config)
-        custom_config = json_utils.dumps(custom_config)
     return {
         "examples": examples,
         "transform_graph": transform_graph,
@@ -85,7 +84,9 @@ def arguments(
         "module_path": module_path,
         "train_args": trainer_pb2.TrainArgs() if train_args is None else train_args,
         "eval_args": trainer_pb2.EvalArgs() if eval_args is None else eval_args,
-        "custom_config": custom_config,
+        "custom_config": custom_config
+        if isinstance(custom_config, RuntimeParameter)
+        else json_utils.dumps(custom_config),
     }
 
 
