@@ -257,7 +257,7 @@ class _Builder:
         self._label_tensors()
         self._tie_shared_layers()
         for number in self.trace.outputs:
-            self.labels.freeze(self.tensors[number], "it is an output of the model")
+            self.labels.override(self.tensors[number], "it is an output of the model")
         axes = [{name: self.labels.roots(vector) for name, vector in named.items()} for named in self.axes]
         tensors = [self.labels.roots(labels) for labels in self.tensors]
         ids, group_of, position_of = _units(axes, len(self.labels))

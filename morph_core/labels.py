@@ -58,6 +58,11 @@ class Labels:
             if label:
                 self._reasons.setdefault(label, reason)
 
+    def override(self, labels: np.ndarray, reason: str) -> None:
+        """As `freeze`, for a reason that says more than any given before."""
+        told = {label: reason for label in np.unique(labels).tolist() if label}
+        self._reasons = told | {label: known for label, known in self._reasons.items() if label not in told}
+
     def reasons(self) -> dict[int, str]:
         """Why each channel that must stay does so, by representative."""
         found: dict[int, str] = {}

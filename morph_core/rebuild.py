@@ -259,9 +259,12 @@ def _copy_weights(graph: ChannelGraph, topology: Topology, made: dict[int, Any],
         if layer is None or not topology.calls[index] or id(layer) in done:
             continue
         done.add(id(layer))
+        if hasattr(layer, "adapt"):
+            store: dict[str, Any] = {}
+            seed_layer.save_own_variables(store)
+            layer.load_own_variables(store)
+            continue
         if alive is None:
-            if hasattr(layer, "adapt"):
-                layer.set_weights(seed_layer.get_weights())
             continue
         followed = {
             id(getattr(call.layer, name)): name for name in graph.rules[index].weights if _has(call.layer, name)
@@ -274,7 +277,7 @@ def _copy_weights(graph: ChannelGraph, topology: Topology, made: dict[int, Any],
             if value.shape != tuple(new.shape):
                 raise MorphError(
                     f"Weight '{old.path}' of layer '{call.name}' ({call.kind}) has shape {value.shape}, but the "
-                    f"rebuilt layer needs {tuple(new.shape)}: its rule does not say along which axes it follows the channels."
+                    f"rebuilt layer needs {tuple(new.shape)}: its rule does not say which axes follow the channels."
                 )
             new.assign(value)
 

@@ -96,7 +96,6 @@ class Rule:
         mixes: every output channel depends on all inputs, so that this is where a closed gate must be felt.
         joins: how it merges tensors of which some are dead: "merge" leaves them out, and the last one left passes
             unchanged; "append" lays what is left end to end; "" cannot do without any.
-        keeps_state: its weights are statistics of the data (`adapt`), kept also when weights start fresh.
     """
 
     flow: Callable[[Flow], np.ndarray]
@@ -105,7 +104,6 @@ class Rule:
     kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     mixes: bool = False
     joins: str = ""
-    keeps_state: bool = False
 
 
 # --- how channels flow ------------------------------------------------------------------------------------------------

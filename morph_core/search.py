@@ -159,8 +159,13 @@ class StructureSearch(keras.Model):
         return loss + ops.cast(self.penalty(), loss.dtype) if training else loss
 
     def penalty(self) -> Any:
-        """What the channels cost, to be added to the loss: scalar tensor. `fit` does it by itself."""
-        return ops.sum(self._price * self._gate.charged())
+        """What the channels cost, to be added to the loss: scalar tensor. `fit` does it by itself.
+
+        Under a budget its value is 0 and only its gradient counts, since the price comes and goes with the schedule:
+        the loss that is reported stays that of the task. With a fixed strength it is the paper's regulariser.
+        """
+        charge = ops.sum(self._price * self._gate.charged())
+        return charge if self._controller is None else charge - ops.stop_gradient(charge)
 
     def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
         """As `keras.Model.compile`; the gate keeps an optimizer of its own."""
@@ -299,20 +304,19 @@ class StructureSearch(keras.Model):
             alive,
             costs=[self._cost],
             goal=self._goal,
-            settings={**self._settings, "steps": self._steps_seen},
+            settings={**self._settings, "steps": self._steps_seen, "frozen": self.fixed()},
             trajectory=list(self._trajectory),
         )
 
-    def fixed(self) -> list[str]:
-        """The groups that this search leaves as they are, and why, a line each; outputs of the model are not listed."""
-        lines = []
+    def fixed(self) -> dict[str, str]:
+        """Why each group that this search leaves as it is stays so; outputs of the model are not listed."""
+        reasons = {}
         for group, learns in zip(self.graph.groups, self._gate.learns, strict=True):
             if group.prunable and not learns:
-                why = f"gate '{self._settings['gate']}' has nothing to learn there"
-                lines.append(f"{group.name} ({group.size} channels): {why}")
+                reasons[group.name] = f"gate '{self._settings['gate']}' has nothing to learn there"
             elif not group.prunable and group.readers:
-                lines.append(f"{group.name} ({group.size} channels): {group.reason}")
-        return lines
+                reasons[group.name] = group.reason
+        return reasons
 
 
 class _Steering(keras.callbacks.Callback):
@@ -331,8 +335,8 @@ class _Steering(keras.callbacks.Callback):
         self._step = 0
         self._search._gate.begin(self._epoch_length * self._epochs if self._epoch_length else None)
         if params.get("verbose"):
-            for line in self._search.fixed():
-                print(f"kept whole: {line}", flush=True)
+            for name, reason in self._search.fixed().items():
+                print(f"kept whole: {name}: {reason}", flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch, self._batch = epoch, 0

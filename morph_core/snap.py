@@ -60,7 +60,8 @@ def too_small(graph: ChannelGraph, cost: Cost, budget: float, smallest: float) -
     seed = graph.cost(cost)
     return (
         f"No structure of model '{graph.name}' is within {budget:.6g} {cost.unit} ({budget / seed:.1%} of the seed): "
-        f"with one channel in every group it still costs {smallest:.6g} ({smallest / seed:.1%}). {_heaviest(graph, cost)}"
+        f"with one channel in every group it still costs {smallest:.6g} ({smallest / seed:.1%}). "
+        f"{_heaviest(graph, cost)}"
         f"Ask for a target of at least {np.ceil(1e4 * smallest / seed) / 1e4:g}."
     )
 

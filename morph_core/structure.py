@@ -37,8 +37,8 @@ class Structure:
         fingerprint: of the seed's graph, "sha256:...".
         groups: for each prunable group its "seed_width", "width", and "alive": the indices of the channels kept, or
             None when the widths do not come from the seed's own channels (after `expand`).
-        layers: in topological order, each layer with a width: "name", "kind", "group" (None when fixed), "seed_width",
-            "width" (0 when removed) and "costs": for each cost [seed, now].
+        layers: in topological order, each layer that makes channels or multiplies: "name", "kind", "group" (None when
+            fixed), "seed_width", "width" (0 when removed) and "costs": for each cost [seed, now].
         removed: "layers" that are gone, and the "branches" they formed: lists of layers that vanished together.
         costs: for each cost, of the "seed" and of this "structure".
         goal: what the search was asked for: "cost", and "target" (fraction), "budget" (absolute) or "strength".
@@ -264,7 +264,7 @@ def _costed(
     layers: list[dict[str, Any]] = []
     rows: dict[str, dict[str, Any]] = {}
     for index, (before, now) in enumerate(zip(seed_calls, calls, strict=True)):
-        if not before.rule.width and not before.rule.weights:
+        if not before.rule.width and not before.rule.kernels:
             continue
         spent = {}
         for name, cost in costs.items():
