@@ -111,9 +111,9 @@ class ProgressCallback(keras.callbacks.Callback):
                 "" if goal is None or float(goal) != float(goal) else f" (target {self._scale * float(goal):.1%} now)"
             )
             parts.append(f"{self._cost} {now_at:.1%} of the seed{scheduled}")
+        parts.append(_metrics({name: value for name, value in logs.items() if name not in ("cost", "target", "alive")}))
         if "alive" in logs:
             parts.append(f"{int(logs['alive'])} channels")
-        parts.append(_metrics({name: value for name, value in logs.items() if name not in ("cost", "target", "alive")}))
         return "  ".join(part for part in parts if part)
 
     def _line(self, values: str) -> Text:

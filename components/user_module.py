@@ -100,13 +100,14 @@ def load(exec_properties: Mapping[str, Any]) -> UserModule:
         MorphError: the module cannot be found or parsed, or lacks a function.
     """
     properties = dict(exec_properties)
-    source = properties.get("module_path") or properties.get("module_file")
+    # A packed module is `name@path/of/the.whl`; in messages the name says more.
+    source = (properties.get("module_path") or "").split("@")[0] or properties.get("module_file")
     if not source:
         raise MorphError("No user module: give the component module_file=... (a path) or module_path=... (a module).")
     try:
         # TFX's loader hands out one function per call and loads the module anew for each. Asked for the name that every
         # module has, it loads once and tells where in sys.modules the module is.
-        name: Any = udf_utils.get_fn({"module_path": properties.get("module_path"), "module_file": source}, "__name__")
+        name: Any = udf_utils.get_fn(properties, "__name__")
     except (ImportError, OSError, SyntaxError) as error:
         reason = error.__cause__ or error
         raise MorphError(
