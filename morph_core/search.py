@@ -77,9 +77,9 @@ class StructureSearch(keras.Model):
         super().__init__(name=f"search_{getattr(model, 'name', 'model')}")
         self.graph = ChannelGraph.from_model(model)
         self._cost = cost_of(cost)
-        self._gate = gate_for(gate, self.graph)
         self._seed_cost = self.graph.cost(self._cost)
         self._goal, self._target = self._checked_goal(target, budget, strength)
+        self._gate = gate_for(gate, self.graph)
         self._strength = strength
         self._settings = {"gate": gate}
         self._controller = None
@@ -219,7 +219,7 @@ class StructureSearch(keras.Model):
         if not self._gate.closes_early:
             return self._learned(self._gate.openness() > 0.5, True)
         budget = self._controller.scheduled(progress) * self._seed_cost
-        kept = snap(self.graph, self._cost, budget, self._gate.scores(), self._gate.learns)
+        kept = snap(self.graph, self._cost, budget, self._gate.scores(), self._gate.learns, trade=False)
         self._mask.assign(kept.astype("float32"))
         return kept
 

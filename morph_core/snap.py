@@ -1,7 +1,8 @@
 """From scores to a structure that is within a budget: the last step of every search.
 
-One threshold on all channels' scores, as low as the budget allows, then single channels are given back where they still
-fit, best first. The result is never over the budget, and not one more channel of a layer that is left would fit. A
+One threshold on all channels' scores, as low as the budget allows; then single channels are given back where they still
+fit, best first, and traded between layers where that uses the budget better. The result is never over the budget, and
+not one more channel of a layer that is left would fit. A
 group whose channels all fall below the threshold dies with its branch, unless the model's output would die too.
 """
 
@@ -17,9 +18,17 @@ from .errors import MorphError
 if TYPE_CHECKING:
     from .graph import ChannelGraph
 
+# Trades stop when the cost is this close under the budget, or after so many.
+_CLOSE_ENOUGH, _TRADES = 0.002, 100
+
 
 def snap(
-    graph: ChannelGraph, cost: Cost, budget: float, scores: np.ndarray, prunable: np.ndarray | None = None
+    graph: ChannelGraph,
+    cost: Cost,
+    budget: float,
+    scores: np.ndarray,
+    prunable: np.ndarray | None = None,
+    trade: bool = True,
 ) -> np.ndarray:
     """The channels to keep: the best-scored ones that fit into the budget.
 
@@ -29,6 +38,7 @@ def snap(
         budget: in the cost's unit.
         scores: float array (units,); the higher, the more a channel is worth keeping.
         prunable: bool array (groups,); the groups that may change, all prunable ones by default.
+        trade: use the budget to the last; False is faster, for looks on the way.
 
     Returns:
         bool array (units,).
@@ -46,7 +56,7 @@ def snap(
     if picker.price(picker.widths_of_best(high)) <= budget:
         low = high
     widths = picker.fill(picker.widths_of_best(low), budget)
-    return picker.best_units(widths)
+    return picker.best_units(picker.tighten(widths, budget) if trade else widths)
 
 
 def smallest_cost(graph: ChannelGraph, cost: Cost, prunable: np.ndarray | None = None) -> float:
@@ -118,12 +128,13 @@ class _Picker:
     def price(self, widths: np.ndarray) -> float:
         return total_cost(self.graph, self.cost, widths, self.graph.survivors(widths > 0).calls)
 
-    def fill(self, widths: np.ndarray, budget: float) -> np.ndarray:
-        """Give channels back, best score first, until no more fits."""
+    def fill(self, widths: np.ndarray, budget: float, without: int | None = None) -> np.ndarray:
+        """Give channels back, best score first, until no more fits; none to the group `without`."""
         widths = widths.copy()
         live = self.graph.survivors(widths > 0).calls
         ranked = {group: self._ranked(group) for group in self.by_need}
         growing = [group for group in self.by_need if 0 < widths[group] < self.graph.groups[group].size]
+        growing = [group for group in growing if group != without]
         while growing:
             growing.sort(key=lambda group: -self.scores[ranked[group][widths[group]]])
             for group in list(growing):
@@ -135,6 +146,26 @@ class _Picker:
                 widths[group] -= 1
                 growing.remove(group)
         return widths
+
+    def tighten(self, widths: np.ndarray, budget: float) -> np.ndarray:
+        """Take up to three channels from one group and give the room to others, while that uses the budget better."""
+        live = self.graph.survivors(widths > 0).calls
+        best, used = widths, total_cost(self.graph, self.cost, widths, live)
+        tries = 0
+        for taken in (1, 2, 3):
+            for group in self.by_need:
+                if used >= (1 - _CLOSE_ENOUGH) * budget or tries >= _TRADES:
+                    return best
+                if widths[group] <= taken:
+                    continue
+                tries += 1
+                candidate = widths.copy()
+                candidate[group] -= taken
+                candidate = self.fill(candidate, budget, without=group)
+                price = total_cost(self.graph, self.cost, candidate, live)
+                if price > used:
+                    best, used = candidate, price
+        return self.fill(best, budget)
 
     def best_units(self, widths: np.ndarray) -> np.ndarray:
         kept = np.ones(len(self.graph.group_of), dtype=bool)
