@@ -132,7 +132,7 @@ def seed_accuracy(config: PipelineConfig, digits: dict[str, Digits], cache: Path
             say("The seed network was trained for comparison before.")
             return known["accuracy"]
     say("Training the seed network for as many epochs, to compare with ...")
-    model = _module(config.module_file).build_model(config.hparams)
+    model = module_of(config.module_file).build_model(config.hparams)
 
     def pixels(split: Digits) -> np.ndarray:
         return split.images.reshape(-1, 8, 8, 1) / 16.0
@@ -153,7 +153,8 @@ def _fingerprint(config: PipelineConfig) -> str:
     return hashlib.sha256(Path(config.module_file).read_bytes() + settings.encode()).hexdigest()
 
 
-def _module(file: str) -> Any:
+def module_of(file: str) -> Any:
+    """The module in a Python file, imported."""
     spec = importlib.util.spec_from_file_location("demo_user_module", file)
     if spec is None or spec.loader is None:
         raise MorphError(f"module_file: {file} cannot be imported. Expected a .py file.")

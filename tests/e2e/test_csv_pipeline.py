@@ -1,0 +1,86 @@
+"""Somebody else's data: a table in CSV files, a network without BatchNormalization, the command line."""
+
+import csv
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sklearn.datasets import load_wine
+
+from morph_tfx.pipelines.cli import cli
+
+MODULE = '''
+"""178 wines, 6 measurements each, 3 kinds."""
+import keras
+import tensorflow_transform as tft
+from tfx_bsl.public import tfxio
+
+LABEL = "kind"
+MEASUREMENTS = [f"m{number}" for number in range(6)]
+
+
+def preprocessing_fn(inputs):
+    return {LABEL: inputs[LABEL], **{name: tft.scale_to_z_score(inputs[name]) for name in MEASUREMENTS}}
+
+
+def input_fn(file_pattern, data_accessor, spec, batch_size):
+    options = tfxio.TensorFlowDatasetOptions(batch_size=batch_size, num_epochs=1, label_key=LABEL)
+    return data_accessor.tf_dataset_factory(file_pattern, options, spec.transformed_metadata.schema)
+
+
+def build_model(hparams):
+    inputs = {name: keras.Input((1,), name=name) for name in MEASUREMENTS}
+    x = keras.layers.Concatenate()(list(inputs.values()))
+    for number in range(2):
+        x = keras.layers.Dense(hparams["width"], activation="relu", name=f"dense{number}")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="kind_of_wine")(x))
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+'''
+CONFIG = """
+name: wine
+data: {format: csv, path: data, eval_fraction: 0.3}
+module_file: module.py
+label: kind
+hparams: {width: 32}
+cost: params
+target: 0.5
+gate: logistic_sigmoid
+search: {steps: 200, batch_size: 32}
+retrain: {steps: 150, batch_size: 32}
+evaluate: {metric: SparseCategoricalAccuracy, lower_bound: 0.8}
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    (tmp_path / "module.py").write_text(textwrap.dedent(MODULE))
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "data").mkdir()
+    measurements, kinds = load_wine(return_X_y=True)
+    with open(tmp_path / "data" / "wine.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*(f"m{number}" for number in range(6)), "kind"])
+        for row, kind in zip(measurements[:, [0, 1, 6, 9, 10, 12]], kinds, strict=True):
+            # Decimals throughout, so that every measurement is read as a float.
+            writer.writerow([*(f"{value:.4f}" for value in row), kind])
+    return tmp_path / "config.yaml"
+
+
+def test_run_takes_csv_and_prints_what_came_out(config_file):
+    done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
+    assert done.exit_code == 0, done.output
+    assert "[1/10] CsvExampleGen" in done.output
+    seed, final = (
+        int(text.replace(",", "")) for text in re.search(r"parameters\D+([\d,]+)\D+([\d,]+)", done.output).groups()
+    )
+    assert seed == 6 * 32 + 32 + 32 * 32 + 32 + 32 * 3 + 3
+    assert final <= 0.5 * seed
+    pushed = re.search(r"^pushed +(\S+)$", done.output, re.MULTILINE)
+    assert pushed is not None, done.output
+    assert (Path(pushed.group(1)) / "saved_model.pb").exists()
+    report = re.search(r"^report +(\S+)$", done.output, re.MULTILINE)
+    assert report is not None
+    assert Path(report.group(1)).exists()
