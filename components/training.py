@@ -3,7 +3,6 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator
 
 import keras
 
@@ -37,7 +36,7 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
         update_freq=max(1, inputs.steps // _CURVE_POINTS),  # pyright: ignore[reportArgumentType]
         profile_batch=0,
     )
-    with _closed(progress), warnings.catch_warnings():
+    with contextlib.closing(progress), warnings.catch_warnings():
         # The evaluation split is read once to its end, as we want it; Keras, not knowing its length, warns of it.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         history = model.fit(
@@ -56,11 +55,3 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
             "that are no numbers."
         )
     return last
-
-
-@contextlib.contextmanager
-def _closed(progress: ProgressCallback) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        progress.close()

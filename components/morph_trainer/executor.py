@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import keras
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
@@ -44,7 +43,7 @@ class Executor(base_executor.BaseExecutor):
             structure = _search(goal, inputs, input_dict.get("seed_structure"), log_dir)
             cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""
             exporter.write(structure, title=f"Learned structure{cycle}")
-        _announce(structure, exporter)
+        print(_summary(structure), f"Report: {exporter.report_path}", sep="\n", flush=True)
 
 
 def _search(
@@ -56,7 +55,7 @@ def _search(
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
     seed_cost = graph.cost(goal.cost)
     start_cost = graph.cost(goal.cost, first)
-    model = seed if first is None else _rebuilt(seed, first)
+    model = seed if first is None else morph.rebuild(seed, first, weights="fresh")
     search = morph.StructureSearch(model, **goal.search_arguments(seed_cost, start_cost))
     search.compile(**morph.compile_arguments(seed))
     inputs.check_fit(model)
@@ -79,17 +78,11 @@ def _search(
     return dataclasses.replace(structure, goal={**structure.goal, "cost": goal.cost, **asked})
 
 
-def _rebuilt(seed: keras.Model, structure: morph.Structure) -> keras.Model:
-    return morph.rebuild(seed, structure, weights="fresh")
-
-
-def _announce(structure: morph.Structure, exporter: StructureExporter) -> None:
-    print(summary(structure), f"Report: {exporter.report_path}", sep="\n", flush=True)
-
-
-def summary(structure: morph.Structure) -> str:
-    """The costs before and after, one line each."""
-    return "\n".join(
-        f"{name}: {cost['seed']:.4g} -> {cost['structure']:.4g} ({cost['structure'] / cost['seed']:.1%} of the seed)"
-        for name, cost in structure.costs.items()
-    )
+def _summary(structure: morph.Structure) -> str:
+    """The costs before and after, one line each, with their unit."""
+    lines = []
+    for name, cost in structure.costs.items():
+        unit = f"; {morph.COSTS[name].unit}" if name in morph.COSTS else ""
+        fraction = cost["structure"] / cost["seed"]
+        lines.append(f"{name}: {cost['seed']:,.0f} -> {cost['structure']:,.0f} ({fraction:.1%} of the seed{unit})")
+    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import keras_tuner
 import pytest
@@ -77,6 +78,9 @@ def test_the_search_ends_within_the_target_and_writes_structure_report_and_logs(
     assert "[cycle 1/2, search] starts: 60 steps in 2 epochs" in shown
     assert "[cycle 1/2, search] step 60/60  flops" in shown
     assert "of the seed (target 50.0% now)" in shown
+    assert re.search(
+        r"flops: 93,480 -> [\d,]+ \([\d.]+% of the seed; FLOPs per example, a multiply-add being 2\)", shown
+    )
 
 
 def test_a_second_cycle_starts_from_the_first_ones_structure_and_counts_in_the_original_seed(search, run, tmp_path):
