@@ -3,6 +3,7 @@
 Two cycles on scikit-learn's digits, with a smaller seed and fewer epochs than the demo. One run is made for all tests.
 """
 
+import math
 import re
 from pathlib import Path
 
@@ -77,10 +78,10 @@ def flops(model: keras.Model) -> int:
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
-            positions = int(np.prod(layer.output.shape[1:3]))
-            total += 2 * positions * int(np.prod(layer.kernel.shape))
+            height, width = layer.output.shape[1:3]
+            total += 2 * height * width * math.prod(layer.kernel.shape)
         elif isinstance(layer, keras.layers.Dense):
-            total += 2 * int(np.prod(layer.kernel.shape))
+            total += 2 * math.prod(layer.kernel.shape)
     return total
 
 
