@@ -53,7 +53,7 @@ def signatures(model: keras.Model, spec: Any, module: UserModule) -> dict[str, S
         module: the user's; its `signatures` may be None.
 
     Raises:
-        MorphError: an input of the model is no feature and the user gives no `serving_default`.
+        MorphError: an input of the model is no feature and the user gives no `serving_default`, or a signature fails.
     """
     own = _user_signatures(model, spec, module)
     transformed = isinstance(spec, tft.TFTransformOutput)
@@ -61,6 +61,8 @@ def signatures(model: keras.Model, spec: Any, module: UserModule) -> dict[str, S
         own[RAW_TENSORS] = _raw_tensors(model)
     if DEFAULT not in own:
         own[DEFAULT] = _after_transform(model, spec, module) if transformed else _parsed(model, spec, module)
+    for name, entry in own.items():
+        _trace(name, entry, module)
     return own
 
 
@@ -79,6 +81,17 @@ def export(model: keras.Model, entries: Mapping[str, Signature], directory: str)
             archive.track(resource)
         archive.add_endpoint(name, entry.function, input_signature=entry.inputs)
     archive.write_out(directory, verbose=False)
+
+
+def _trace(name: str, entry: Signature, module: UserModule) -> None:
+    """Runs a signature's Python once, without data: what fails here would fail after the training."""
+    try:
+        tf.function(entry.function, autograph=False).get_concrete_function(*entry.inputs)
+    except (ValueError, TypeError, KeyError, AttributeError, tf.errors.OpError) as error:
+        raise MorphError(
+            f"The serving signature {name!r} cannot be made: {type(error).__name__}: {error} Its arguments are "
+            f"{entry.inputs}. Correct signatures(model, spec) in {module.source}, or write one there with this name."
+        ) from error
 
 
 def _user_signatures(model: keras.Model, spec: Any, module: UserModule) -> dict[str, Signature]:
@@ -167,8 +180,9 @@ def _input_features(model: keras.Model, features: Features, kind: str, module: U
 
 def _fits(feature: Any, tensor: Any) -> bool:
     shape = getattr(feature, "shape", None)
-    is_number = tf.as_dtype(feature.dtype).is_floating == tf.as_dtype(tensor.dtype).is_floating
-    return shape is not None and is_number and tf.TensorShape(shape).num_elements() == _elements(tensor)
+    given, taken = tf.as_dtype(feature.dtype), tf.as_dtype(tensor.dtype)
+    same_kind = given.is_floating == taken.is_floating and (given == tf.string) == (taken == tf.string)
+    return shape is not None and same_kind and tf.TensorShape(shape).num_elements() == _elements(tensor)
 
 
 def _elements(tensor: Any) -> int | None:

@@ -1,5 +1,7 @@
 """The artifact type that carries a learned structure to the next cycle, to Retrainer and to people."""
 
+import sys
+
 from tfx.types.artifact import Artifact
 
 
@@ -34,3 +36,8 @@ class MorphStructure(Artifact):
     # inside TFX, which knows TFX's own types alone. It also wants a type name of the form `package.Class`, with one
     # dot.
     TYPE_NAME = "morph_tfx.MorphStructure"
+
+
+# A container's entrypoint takes the type's name for an import path. `morph_tfx` is a namespace package, without a file
+# of its own to define names in, so it is put there; an entrypoint that has imported morph_tfx.components finds it.
+setattr(sys.modules[__name__.partition(".")[0]], MorphStructure.__name__, MorphStructure)

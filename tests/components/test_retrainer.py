@@ -212,6 +212,17 @@ def test_a_training_that_diverges_writes_nothing(raw_retrain, run, tmp_path, mod
     fails_cleanly(run, component, morph.MorphError, r"training diverged: the loss is nan .* learning rate", tmp_path)
 
 
+def test_a_signature_that_fails_does_so_before_training(raw_retrain, run, module_file, tmp_path, nothing_trains):
+    returned = "{'short': (lambda x: {'y': model(x)}, [tf.TensorSpec([None, 63])])}"
+    path = module_file(
+        "raw_digits",
+        ("import keras", "import keras\nimport tensorflow as tf"),
+        ("def input_fn", f"def signatures(model, spec):\n    return {returned}\n\n\ndef input_fn"),
+    )
+    component = raw_retrain(module_file=path)
+    fails_cleanly(run, component, morph.MorphError, r"serving signature 'short' cannot be made", tmp_path)
+
+
 def test_retrainer_needs_the_same_shared_arguments_as_morph_trainer(raw_retrain):
     with pytest.raises(morph.MorphError, match=r"Retrainer needs exactly one of module_file"):
         raw_retrain(module_file=None)

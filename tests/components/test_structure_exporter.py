@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from tfx.types.artifact import Artifact
+from tfx.utils import import_utils
 
 import morph_core as morph
 from morph_tfx.components import MorphStructure, StructureExporter
@@ -93,6 +94,10 @@ def test_the_kubeflow_compiler_accepts_the_type():
     compiler_utils = pytest.importorskip("tfx.orchestration.kubeflow.v2.compiler_utils", exc_type=ImportError)
     schema = compiler_utils.get_artifact_schema(MorphStructure)
     assert "title: morph_tfx.MorphStructure" in schema
+
+
+def test_a_container_finds_the_type_by_its_name():
+    assert import_utils.import_class_by_path(MorphStructure.TYPE_NAME) is MorphStructure
 
 
 def test_a_failing_disk_leaves_nothing(structure, tmp_path, monkeypatch):
