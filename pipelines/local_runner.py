@@ -19,7 +19,8 @@ from morph_core import MorphError
 
 from .account import Say, duration, quieten
 from .config import PipelineConfig, is_uri
-from .module_files import importable, staged, without_wheels
+from .examples import check_examples
+from .module_files import check_functions, importable, staged, without_wheels
 
 if TYPE_CHECKING:
     from .step_runner import Step
@@ -76,8 +77,9 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
     Raises:
         MorphError: something in the configuration, the data, the module file or the model stands in the way.
     """
+    check_functions(config)
+    check_examples(config.data, config.label)
     config = staged(config)
-    _check_data(config)
     for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
         if not is_uri(directory):
             Path(directory).mkdir(parents=True, exist_ok=True)
@@ -121,26 +123,6 @@ def _cycle(config: PipelineConfig, cycle: int) -> str:
     else:
         shrink = f"shrink {config.cost} with strength {config.strength:g}"
     return f"cycle {cycle} of {config.cycles}: {shrink}" + (f", expand to {expand_to:.0%}" if expand_to else "")
-
-
-def _check_data(config: PipelineConfig) -> None:
-    """Finds missing data before TFX is loaded; what is inside the files, the first steps check."""
-    if is_uri(config.data.path):
-        return
-    directory = Path(config.data.path)
-    if not directory.is_dir():
-        raise MorphError(
-            f"data.path: {directory} is not a directory. Expected the directory that holds your {config.data.format} "
-            "files."
-        )
-    patterns = config.data.splits or {"all": "*"}
-    for split, pattern in patterns.items():
-        # {SPAN}, {VERSION} and dates are TFX's to fill in.
-        if "{" not in pattern and not any(directory.glob(pattern)):
-            key = f"data.splits.{split}" if config.data.splits else "data.path"
-            raise MorphError(
-                f"{key}: no file matches {directory / pattern}. Check the pattern and that the files are there."
-            )
 
 
 @contextlib.contextmanager

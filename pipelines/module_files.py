@@ -8,7 +8,9 @@ file inside the container image, whose tag plays the same part.
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import difflib
 import hashlib
 import os
 import shutil
@@ -22,6 +24,56 @@ from morph_core import MorphError
 from .config import PipelineConfig
 
 
+def check_functions(config: PipelineConfig) -> None:
+    """Looks for the functions that the pipeline calls, without running the files: a slip is found before TFX is loaded.
+
+    Raises:
+        MorphError: a file is missing, is no Python, or lacks a function.
+    """
+    preprocessing_key = "module_file" if config.transform_module_file is None else "transform_module_file"
+    for key, file, functions in (
+        ("module_file", config.module_file, ("build_model", "input_fn")),
+        (preprocessing_key, config.preprocessing_file, ("preprocessing_fn",)),
+    ):
+        defined = _names_in(key, Path(file))
+        for function in functions:
+            if "*" in defined or function in defined:
+                continue
+            close = difflib.get_close_matches(function, defined, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            where = "; or name the file that has it as transform_module_file" if function == "preprocessing_fn" else ""
+            raise MorphError(
+                f"{key}: {file} defines no {function}.{hint} Expected {', '.join(functions)} there{where}. "
+                "'morph-tfx init DIR' writes a module to compare with."
+            )
+
+
+def _names_in(key: str, file: Path) -> set[str]:
+    """Every name that a file defines or imports anywhere; '*' stands for a star import."""
+    _check_is_python(key, file)
+    try:
+        tree = ast.parse(file.read_bytes(), filename=str(file))
+    except SyntaxError as error:
+        raise MorphError(f"{key}: {file}, line {error.lineno}: not valid Python: {error.msg}.") from error
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def _check_is_python(key: str, file: Path) -> None:
+    if not file.is_file() or file.suffix != ".py":
+        raise MorphError(
+            f"{key}: {file} is {'not a Python file' if file.exists() else 'not there'}. Expected the .py file with "
+            "build_model and input_fn, or preprocessing_fn; 'morph-tfx init DIR' writes one to start from."
+        )
+
+
 def staged(config: PipelineConfig) -> PipelineConfig:
     """The configuration with its module files replaced by copies below its pipeline root, named by content."""
     files = {"module_file": config.module_file}
@@ -32,11 +84,7 @@ def staged(config: PipelineConfig) -> PipelineConfig:
 
 
 def _stage(key: str, file: Path, pipeline_root: Path) -> Path:
-    if not file.is_file() or file.suffix != ".py":
-        raise MorphError(
-            f"{key}: {file} is {'not a Python file' if file.exists() else 'not there'}. Expected the .py file with "
-            "build_model and input_fn, or preprocessing_fn; 'morph-tfx init DIR' writes one to start from."
-        )
+    _check_is_python(key, file)
     # The neighbours too, as TFX packs them: a module may import from them.
     sources = sorted(file.parent.glob("*.py"))
     digest = hashlib.sha256()
