@@ -31,7 +31,9 @@ def check_examples(data: DataConfig, label: str) -> None:
             f"data.path: {directory} is not a directory. Expected the directory that holds your {data.format} files."
         )
     for split, pattern in (data.splits or {"": "*"}).items():
-        if "{" in pattern:  # {SPAN}, {VERSION} and dates are TFX's to fill in
+        if (
+            "{" in pattern
+        ):  # {SPAN}, {VERSION} and dates are TF            raise MorphError(f"{key}: no file matches {directory / pattern}. Check the pattern, and what is there.")'s to fill in
             continue
         key = f"data.splits.{split}" if split else "data.path"
         files = [Path(path) for path in sorted(glob.glob(str(directory / pattern))) if Path(path).is_file()]
@@ -40,8 +42,8 @@ def check_examples(data: DataConfig, label: str) -> None:
         features = next((found for found in map(_READERS[data.format], files) if found is not None), None)
         if features is None:
             raise MorphError(
-                f"{key}: the {len(files)} file(s) that match {directory / pattern} hold no examples. Expected at least one "
-                "in every split."
+                f"{key}: the {len(files)} file(s) that match {directory / pattern} hold no examples. Expected at least "
+                "one in every split."
             )
         if label not in features:
             raise MorphError(
@@ -73,8 +75,8 @@ def _tfrecord_features(file: Path) -> set[str] | None:
             return set(tf.train.Example.FromString(record).features.feature)
     except (tf.errors.DataLossError, ValueError, _decode_error()) as error:
         raise MorphError(
-            f"data.path: {file} does not hold serialized tf.train.Examples in TFRecord format. Set data.format, or move "
-            "other files away."
+            f"data.path: {file} does not hold serialized tf.train.Examples in TFRecord format. Set data.format, or "
+            "move it away."
         ) from error
     return None
 
