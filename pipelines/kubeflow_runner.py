@@ -20,7 +20,7 @@ from morph_core import MorphError
 
 from .account import Say, quieten
 from .config import KubeflowConfig, PipelineConfig, is_uri
-from .module_files import without_wheels
+from .module_files import check_functions, without_wheels
 
 
 def compile_pipeline(
@@ -49,6 +49,8 @@ def compile_pipeline(
             "kubeflow: missing from the configuration, and needed to compile: at least the image is expected. "
             "For example: kubeflow: {image: registry.example.com/morph-tfx:1}"
         )
+    if os.path.exists(config.module_file) and os.path.exists(config.preprocessing_file):
+        check_functions(config)
     if not verbose:
         quieten()
     say("Loading TFX ...")

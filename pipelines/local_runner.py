@@ -77,12 +77,15 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
     Raises:
         MorphError: something in the configuration, the data, the module file or the model stands in the way.
     """
+    for key in ("module_file", "pipeline_root", "metadata"):
+        path = getattr(config, key)
+        if is_uri(path):
+            raise MorphError(f"{key}: {path} is remote. A run on this machine expects a path on its own disk.")
     check_functions(config)
     check_examples(config.data, config.label)
     config = staged(config)
     for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
-        if not is_uri(directory):
-            Path(directory).mkdir(parents=True, exist_ok=True)
+        Path(directory).mkdir(parents=True, exist_ok=True)
     if not verbose:
         quieten()
     say("Loading TensorFlow and TFX ...")

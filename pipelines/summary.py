@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -47,20 +46,23 @@ def show_summary(
         widths.add_row(layer["name"], layer["kind"], str(layer["seed_width"]), final)
     console.print(widths)
 
-    places = [
-        ("report", result.structures[-1] / "report.html"),
-        ("structure", result.structures[-1] / "structure.json"),
-    ]
-    places += [("evaluation", result.evaluation), ("artifacts", Path(config.pipeline_root))]
-    for name, path in places:
-        console.print(f"{name:<12}{path}", soft_wrap=True, highlight=False, markup=False)
+    from .verdict import measured, objections
+
+    metrics = measured(result.evaluation)
+    count = metrics.pop("example_count", 0)
+    values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     if result.pushed_model is None:
-        pushed = (
-            f"nothing: the model did not meet the bounds on {config.evaluate.metric} (evaluate: in the configuration)"
-        )
+        pushed = "nothing: " + "; ".join(objections(result.evaluation))
     else:
         pushed = result.pushed_model
-    console.print(f"{'pushed':<12}{pushed}", soft_wrap=True, highlight=False, markup=False)
+    for name, text in (
+        ("report", result.structures[-1] / "report.html"),
+        ("structure", result.structures[-1] / "structure.json"),
+        ("evaluation", f"{values} on {count:,.0f} examples; more in {result.evaluation}"),
+        ("curves", f"tensorboard --logdir {config.pipeline_root}"),
+        ("pushed", pushed),
+    ):
+        console.print(f"{name:<12}{text}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _label(cost: str) -> str:

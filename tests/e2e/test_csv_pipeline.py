@@ -73,14 +73,15 @@ def test_run_takes_csv_and_prints_what_came_out(config_file):
     done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
     assert done.exit_code == 0, done.output
     assert "[1/10] CsvExampleGen" in done.output
-    seed, final = (
-        int(text.replace(",", "")) for text in re.search(r"parameters\D+([\d,]+)\D+([\d,]+)", done.output).groups()
-    )
+    row = re.search(r"│ parameters +│ +([\d,]+) │ +([\d,]+) │", done.output)
+    assert row is not None, done.output
+    seed, final = (int(text.replace(",", "")) for text in row.groups())
     assert seed == 6 * 32 + 32 + 32 * 32 + 32 + 32 * 3 + 3
     assert final <= 0.5 * seed
     pushed = re.search(r"^pushed +(\S+)$", done.output, re.MULTILINE)
     assert pushed is not None, done.output
     assert (Path(pushed.group(1)) / "saved_model.pb").exists()
+    assert re.search(r"^evaluation +sparse_categorical_accuracy [01]", done.output, re.MULTILINE)
     report = re.search(r"^report +(\S+)$", done.output, re.MULTILINE)
     assert report is not None
     assert Path(report.group(1)).exists()

@@ -3,6 +3,7 @@
 Two cycles on scikit-learn's digits, with a smaller seed and fewer epochs than the demo. One run is made for all tests.
 """
 
+import io
 import math
 import re
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from rich.console import Console
 
 import morph_core as morph
 from morph_tfx.pipelines import demo
 from morph_tfx.pipelines.config import PipelineConfig, load_config
 from morph_tfx.pipelines.kubeflow_runner import compile_pipeline
 from morph_tfx.pipelines.local_runner import RunResult, run_pipeline
+from morph_tfx.pipelines.summary import show_summary
 
 LEAST_ACCURACY = 0.9  # of the pushed model on the held-out digits; chance is 0.1, the demo's longer run reaches 0.99
 BUDGET = 0.5  # of the seed's FLOPs
@@ -145,6 +148,10 @@ def test_a_model_below_the_bound_is_not_pushed_and_the_rest_is_reused(config_fil
     assert held_back.pushed_model is None
     assert [path.name for path in Path(config.push_to).iterdir()] == [Path(pushed).name]
     assert {step.node_id for step in held_back.steps if step.state == "ran"} == {"Evaluator", "Pusher"}
+    summary = io.StringIO()
+    show_summary(held_back, strict, console=Console(file=summary, width=200))
+    reason = r"^pushed +nothing: sparse_categorical_accuracy is [01]\S*, and lower_bound is 1.01$"
+    assert re.search(reason, summary.getvalue(), re.MULTILINE)
 
 
 def test_a_model_that_is_not_compiled_ends_in_one_message_before_any_training(config_file, config, result):
