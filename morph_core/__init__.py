@@ -1,6 +1,6 @@
 """Learn how wide every layer of a Keras 3 network should be, under a budget: MorphNet as a library."""
 
-from . import report
+from . import flows, report
 from ._version import __version__
 from .costs import COSTS
 from .errors import MorphError
@@ -8,6 +8,7 @@ from .expand import expand
 from .gates import GATES
 from .graph import ChannelGraph, Group
 from .rebuild import compile_arguments, masked, rebuild, verify
+from .rules import Rule, register_rule
 from .search import StructureSearch
 from .structure import Structure, chain, describe
 
@@ -17,6 +18,7 @@ __all__ = [
     "ChannelGraph",
     "Group",
     "MorphError",
+    "Rule",
     "Structure",
     "StructureSearch",
     "__version__",
@@ -24,8 +26,10 @@ __all__ = [
     "compile_arguments",
     "describe",
     "expand",
+    "flows",
     "masked",
     "rebuild",
+    "register_rule",
     "report",
     "verify",
 ]

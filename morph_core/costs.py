@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import MorphError
+from .gating import weight_of
 from .rules import Rule
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class CallWidths:
         name, kind: of the layer.
         layer: the seed's Keras layer: its configuration counts, its own width does not.
         rule: its row in the table of rules.
-        input_shape, output_shape: in the seed, batch first.
+        input_shapes, output_shape: in the seed, batch first.
         axes: the number of channels on each named axis ("in", "out", ...): floats or float arrays (networks,).
         first: False when the same layer was called before, so that its weights are counted already.
     """
@@ -43,14 +44,14 @@ class CallWidths:
     kind: str
     layer: Any
     rule: Rule
-    input_shape: tuple[int | None, ...]
+    input_shapes: tuple[tuple[int | None, ...], ...]
     output_shape: tuple[int | None, ...]
     axes: dict[str, Any]
     first: bool
 
     def weight_size(self, name: str) -> Any:
         """Elements of a weight at these widths; 0 when the layer has no such weight."""
-        weight = getattr(self.layer, name, None)
+        weight = weight_of(self.layer, name)
         if weight is None:
             return 0.0
         follows = self.rule.weights[name]
@@ -61,8 +62,10 @@ class CallWidths:
         return size
 
     def positions(self, side: str) -> int:
-        """How often a kernel is applied for one example: the number of places of the layer's "input" or "output"."""
-        shape = self.input_shape if side == "input" else self.output_shape
+        """How often a kernel is applied for one example: the places of its "input", "last input" or "output"."""
+        shape = {"input": self.input_shapes[:1], "last input": self.input_shapes[-1:]}.get(side, (self.output_shape,))[
+            0
+        ]
         first = getattr(self.layer, "data_format", None) == "channels_first"
         places = shape[2:] if first else shape[1:-1]
         if None in places:
@@ -97,18 +100,19 @@ class Cost:
 
 
 def flops(call: CallWidths) -> Any:
-    """2 x the multiply-adds of convolutions and dense layers for one example; elementwise work is left out.
+    """2 x the multiply-adds of convolutions, dense layers and attention for one example, elementwise work left out.
 
     Padding counts as work, as in morph-net: positions of the output x elements of the kernel.
     """
-    return 2.0 * sum(call.positions(side) * call.weight_size(name) for name, side in call.rule.kernels.items())
+    kernels = sum(call.positions(side) * call.weight_size(name) for name, side in call.rule.kernels.items())
+    return 2.0 * (kernels + (call.rule.products(call) if call.rule.products else 0.0))
 
 
 def params(call: CallWidths) -> Any:
     """Elements of all weights, trainable or not, as `model.count_params()` counts them."""
     if not call.first or not hasattr(call.layer, "count_params"):
         return 0.0
-    followed = [getattr(call.layer, name, None) for name in call.rule.weights]
+    followed = [weight_of(call.layer, name) for name in call.rule.weights]
     rest = call.layer.count_params() - sum(math.prod(weight.shape) for weight in followed if weight is not None)
     return rest + sum(call.weight_size(name) for name in call.rule.weights)
 

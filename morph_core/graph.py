@@ -18,8 +18,9 @@ import keras
 import numpy as np
 
 from .costs import CallWidths, Cost, cost_of, total_cost
+from .flows import Flow
 from .labels import Labels
-from .rules import Flow, Rule, rule_for
+from .rules import Rule, rule_for
 from .topology import Topology, survivors
 from .trace import Trace, trace
 
@@ -161,7 +162,7 @@ class ChannelGraph:
                     kind=call.kind,
                     layer=call.layer,
                     rule=self.rules[index],
-                    input_shape=self.trace.shapes[call.inputs[0]] if call.inputs else (),
+                    input_shapes=tuple(self.trace.shapes[number] for number in call.inputs),
                     output_shape=self.trace.shapes[call.outputs[0]],
                     axes={name: sizes[row] for name, row in self._axis_rows[index].items()},
                     first=index in self._first_calls,
@@ -169,10 +170,24 @@ class ChannelGraph:
             )
         return calls
 
-    def has_channels(self, tensor: int, open_groups: np.ndarray) -> bool:
-        """Whether a tensor has a channel left when only these groups are open."""
-        fixed, groups = self._tensor_groups[tensor]
-        return fixed or bool(open_groups[groups].any())
+    def makes_something(self, call: int, open_groups: np.ndarray) -> bool:
+        """Whether all outputs of a call, and all widths inside it, have channels when only these groups are open."""
+        return all(fixed or open_groups[groups].any() for fixed, groups in self._made[call])
+
+    def places(self, tensor: int, axis: int, widths: np.ndarray) -> np.ndarray | None:
+        """How many of each of the seed's places along an axis of a tensor are there now: float array (size,).
+
+        None when the channels do not lie along that axis.
+        """
+        units = self.tensors[tensor]
+        axis %= units.ndim
+        if units.shape[axis] == 1 and self.trace.shapes[tensor][axis] != 1:
+            return None
+        vector = units.reshape(-1)
+        if units.size != units.shape[axis] or not (vector >= 0).any():
+            return None
+        share = widths / np.maximum(self.seed_widths, 1)
+        return np.where(vector >= 0, share[self.group_of[vector]], 1.0)
 
     def axis_width(self, call: int, axis: str, widths: np.ndarray) -> int:
         """Channels on a named axis of a call, at these widths: int array (groups,)."""
@@ -212,11 +227,13 @@ class ChannelGraph:
         return first
 
     @functools.cached_property
-    def _tensor_groups(self) -> list[tuple[bool, np.ndarray]]:
+    def _made(self) -> list[list[tuple[bool, np.ndarray]]]:
+        """For each call, for each output and each width: whether it has channels of no group, and its groups."""
         found = []
-        for units in self.tensors:
-            inside = units[units >= 0]
-            found.append((len(inside) < units.size, np.unique(self.group_of[inside])))
+        for call, rule, axes in zip(self.trace.calls, self.rules, self.axes, strict=True):
+            vectors = [self.tensors[number] for number in call.outputs]
+            vectors += [axes[name] for name in {*rule.widths.values(), *rule.gates.values()} if name in axes]
+            found.append([((units < 0).any(), np.unique(self.group_of[units[units >= 0]])) for units in vectors])
         return found
 
     def __str__(self) -> str:
@@ -251,7 +268,8 @@ class _Builder:
         self.labels = Labels()
         self.tensors: list[Any] = [None] * len(traced.shapes)
         self.axes: list[dict[str, np.ndarray]] = []
-        self.rules = tuple(rule_for(call.layer) for call in traced.calls)
+        self.makes: list[set[str]] = []
+        self.rules = [rule_for(call.layer) for call in traced.calls]
 
     def build(self) -> ChannelGraph:
         self._label_tensors()
@@ -268,7 +286,7 @@ class _Builder:
         return ChannelGraph(
             name=self.name,
             trace=self.trace,
-            rules=self.rules,
+            rules=tuple(self.rules),
             groups=self._groups(axes, tensors, ids, group_of),
             axes=axes,
             tensors=tensors,
@@ -280,19 +298,21 @@ class _Builder:
         shapes = self.trace.shapes
         for number in self.trace.inputs:
             self.tensors[number] = np.zeros([1] * len(shapes[number]), dtype=np.int64)
-        for call, rule in zip(self.trace.calls, self.rules, strict=True):
+        for index, call in enumerate(self.trace.calls):
             flow = Flow(
                 call=call,
                 labels=self.labels,
                 inputs=[self.tensors[number] for number in call.inputs],
                 shapes=[shapes[number] for number in call.inputs],
-                output_shape=shapes[call.outputs[0]],
+                output_shapes=[shapes[number] for number in call.outputs],
             )
-            made = rule.flow(flow)
-            self.tensors[call.outputs[0]] = made
-            for number in call.outputs[1:]:
-                self.tensors[number] = np.zeros([1] * len(shapes[number]), dtype=np.int64)
+            made = self.rules[index].flow(flow)
+            for number, labels in zip(call.outputs, [made] if isinstance(made, np.ndarray) else made, strict=True):
+                self.tensors[number] = labels
+            if flow.learned_weights:
+                self.rules[index] = dataclasses.replace(self.rules[index], weights=flow.learned_weights)
             self.axes.append(flow.axes)
+            self.makes.append(flow.makes)
 
     def _tie_shared_layers(self) -> None:
         """A layer that is called twice has one set of weights, so both calls see the same channels."""
@@ -319,12 +339,15 @@ class _Builder:
         for number in self.trace.outputs:
             delivered.update(_groups_in(tensors[number], group_of))
         for index, (call, rule) in enumerate(zip(self.trace.calls, self.rules, strict=True)):
-            made = {group for number in call.outputs for group in _groups_in(tensors[number], group_of)}
-            if rule.width:
-                for group in made:
+            for name in self.makes[index]:
+                for group in _groups_in(axes[index][name], group_of):
                     makers[group].append(index)
-            read = {group for number in call.inputs for group in _groups_in(tensors[number], group_of)}
-            for group in read if rule.mixes else read - made:
+            carried = {group for number in call.outputs for group in _groups_in(tensors[number], group_of)}
+            read = {group for number in call.inputs for group in _groups_in(tensors[number], group_of)} - carried
+            for name in rule.gates.values():
+                if name in axes[index]:
+                    read |= _groups_in(axes[index][name], group_of)
+            for group in read:
                 readers[group].append(index)
         reasons = self.labels.reasons()
         why: list[str] = [""] * count

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
+_FREE = np.iinfo(np.int64).max
+
 
 class Labels:
     """Makes labels, unites them, and remembers which must stay, and why."""
 
     def __init__(self) -> None:
         self._parent = np.zeros(1, dtype=np.int64)
-        self._reasons: dict[int, str] = {}
+        self._why = np.full(1, _FREE)
+        self._reasons = [""]
 
     def __len__(self) -> int:
         return len(self._parent)
@@ -25,6 +28,7 @@ class Labels:
         start = len(self._parent)
         made = np.arange(start, start + count)
         self._parent = np.concatenate([self._parent, made])
+        self._why = np.concatenate([self._why, np.full(count, _FREE)])
         return made
 
     def roots(self, labels: np.ndarray) -> np.ndarray:
@@ -54,21 +58,25 @@ class Labels:
 
     def freeze(self, labels: np.ndarray, reason: str) -> None:
         """These channels stay; the first reason given for a channel is the one reported."""
-        for label in np.unique(labels).tolist():
-            if label:
-                self._reasons.setdefault(label, reason)
+        labels = np.unique(labels)
+        labels = labels[labels > 0]
+        fresh = labels[self._why[labels] == _FREE]
+        if len(fresh):
+            self._why[fresh] = len(self._reasons)
+            self._reasons.append(reason)
 
     def override(self, labels: np.ndarray, reason: str) -> None:
-        """As `freeze`, for a reason that says more than any given before."""
-        told = {label: reason for label in np.unique(labels).tolist() if label}
-        self._reasons = told | {label: known for label, known in self._reasons.items() if label not in told}
+        """As `freeze`, for the one reason that says more than any other."""
+        labels = np.unique(labels)
+        self._why[labels[labels > 0]] = 0
+        self._reasons[0] = reason
 
     def reasons(self) -> dict[int, str]:
         """Why each channel that must stay does so, by representative."""
-        found: dict[int, str] = {}
-        for label, reason in self._reasons.items():
-            found.setdefault(self._root(label), reason)
-        return found
+        frozen = np.flatnonzero(self._why != _FREE)
+        first = np.full(len(self._parent), _FREE)
+        np.minimum.at(first, self.roots(frozen), self._why[frozen])
+        return {int(root): self._reasons[first[root]] for root in np.flatnonzero(first != _FREE)}
 
     def _root(self, label: int) -> int:
         while self._parent[label] != label:

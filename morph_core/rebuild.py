@@ -21,7 +21,9 @@ from keras import ops
 
 from .arrays import as_numpy
 from .errors import MorphError
+from .gating import gated_call, weight_of
 from .graph import ChannelGraph
+from .resize import Resize
 from .structure import Structure
 from .topology import Topology
 from .trace import Call, Ref, input_structure, pack_outputs, standardize_inputs
@@ -52,11 +54,8 @@ def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") ->
     made: dict[int, Any] = {}
 
     def call_new(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
-        if not isinstance(call.layer, keras.Layer):
-            return call.layer(*args, **kwargs)
-        if id(call.layer) not in made:
-            made[id(call.layer)] = _resized(graph, index, widths)
-        return made[id(call.layer)](*args, **kwargs)
+        layer, args = _resized(graph, index, widths, args)
+        return made.setdefault(id(call.layer), layer)(*args, **kwargs)
 
     symbolic = [_copy_of_input(tensor) for tensor in keras.tree.flatten(input_structure(model))]
     outputs = replay(graph, topology, symbolic, call_new)
@@ -148,28 +147,6 @@ def alive_units(graph: ChannelGraph, structure: Structure) -> np.ndarray:
     return alive
 
 
-def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs: dict) -> Any:
-    """Call layer `index` on inputs whose channels are multiplied by their gates, where it mixes channels.
-
-    Args:
-        gates: tensor or array (units,), 1 for an open gate.
-    """
-    call = graph.trace.calls[index]
-    units = graph.axes[index].get("in")
-    if graph.rules[index].mixes and units is not None and (units >= 0).any():
-        args = (gate_channels(args[0], units, gates, call.layer), *args[1:])
-    return call.layer(*args, **kwargs)
-
-
-def gate_channels(tensor: Any, units: np.ndarray, gates: Any, layer: Any) -> Any:
-    """Multiply each channel by its gate; channels of no group by 1."""
-    padded = ops.concatenate([ops.cast(gates, tensor.dtype), ops.ones((1,), dtype=tensor.dtype)])
-    factors = ops.take(padded, np.where(units < 0, gates.shape[0], units), axis=0)
-    if getattr(layer, "data_format", None) == "channels_first":
-        factors = ops.reshape(factors, (-1, *[1] * (len(tensor.shape) - 2)))
-    return tensor * factors
-
-
 def replay(
     graph: ChannelGraph,
     topology: Topology,
@@ -224,15 +201,25 @@ def _copy_of_input(tensor: Any) -> Any:
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)
 
 
-def _resized(graph: ChannelGraph, index: int, widths: np.ndarray) -> Any:
-    """The layer of call `index` made anew, as wide as it should be."""
+def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -> tuple[Any, tuple]:
+    """The layer of call `index` made anew, as wide as it should be, and the arguments for it."""
     call, rule = graph.trace.calls[index], graph.rules[index]
-    config: dict[str, Any] = call.layer.get_config()
-    config["name"] = call.name
-    if rule.width:
-        config[rule.width] = graph.axis_width(index, "out", widths)
+    is_layer = isinstance(call.layer, keras.Layer)
+    if not is_layer and rule.resize is None:
+        return call.layer, args
     try:
-        return type(call.layer).from_config(config)
+        config: dict[str, Any] = call.layer.get_config()
+        if is_layer:
+            config["name"] = call.name
+        for argument, axis in rule.widths.items():
+            config[argument] = graph.axis_width(index, axis, widths)
+        if rule.resize is not None:
+            change = Resize(
+                call, config, list(args), graph.trace.shapes, lambda tensor, axis: graph.places(tensor, axis, widths)
+            )
+            rule.resize(change)
+            args = tuple(change.args)
+        return type(call.layer).from_config(config), args
     except Exception as error:
         raise MorphError(
             f"Layer '{call.name}' ({call.kind}) cannot be made anew from its configuration ({error}). "
@@ -256,7 +243,7 @@ def _copy_weights(graph: ChannelGraph, topology: Topology, made: dict[int, Any],
     for index, call in enumerate(graph.trace.calls):
         seed_layer: Any = call.layer
         layer = made.get(id(seed_layer))
-        if layer is None or not topology.calls[index] or id(layer) in done:
+        if not isinstance(layer, keras.Layer) or not topology.calls[index] or id(layer) in done:
             continue
         done.add(id(layer))
         if hasattr(layer, "adapt"):
@@ -267,7 +254,9 @@ def _copy_weights(graph: ChannelGraph, topology: Topology, made: dict[int, Any],
         if alive is None:
             continue
         followed = {
-            id(getattr(call.layer, name)): name for name in graph.rules[index].weights if _has(call.layer, name)
+            id(weight_of(seed_layer, path)): path
+            for path in graph.rules[index].weights
+            if weight_of(seed_layer, path) is not None
         }
         for old, new in zip(seed_layer.weights, layer.weights, strict=True):
             value = as_numpy(old)
@@ -280,10 +269,6 @@ def _copy_weights(graph: ChannelGraph, topology: Topology, made: dict[int, Any],
                     f"rebuilt layer needs {tuple(new.shape)}: its rule does not say which axes follow the channels."
                 )
             new.assign(value)
-
-
-def _has(layer: Any, name: str) -> bool:
-    return getattr(layer, name, None) is not None
 
 
 def _kept(

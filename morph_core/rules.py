@@ -1,369 +1,293 @@
 """What every kind of layer does with channels: one table, one row a kind.
 
-A row says how channels flow through the layer (`flow`), which constructor argument is its width (`width`), along which
-axes its weights follow the channels (`weights`), and at how many positions each kernel is applied (`kernels`), from
-which its parameters and multiply-adds follow. The rest of the library never asks what kind a layer is. A layer without
-a row is kept whole, and says so.
-
-A flow function receives a `Flow` and returns the labels of the output. It records the label vectors of the layer's
-named axes (`"in"`, `"out"`, ...) with `Flow.axis`, to which rows in `weights` refer.
+A row says how channels flow through the layer (`flow`), which constructor arguments are its widths (`widths`), along
+which axes its weights follow the channels (`weights`), where a closed gate is felt (`gates`), and at how many positions
+each kernel is applied (`kernels`), from which its parameters and multiply-adds follow. The rest of the library never
+asks what kind a layer is. A layer without a row is probed (see `probe`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers
 
+from . import flows, gating, resize
 from .errors import MorphError
-from .labels import Labels
-from .trace import Call
+from .flows import Flow, Labelled
+from .probe import probe
 
-
-@dataclasses.dataclass
-class Flow:
-    """One layer call, seen by its rule.
-
-    Attributes:
-        call: the call.
-        labels: where labels are made and united.
-        inputs: the labels of each tensor read: int arrays that broadcast to the shapes.
-        shapes: of the tensors read, batch first, unknown sizes None.
-        output_shape: of the tensor made.
-        axes: the label vectors of the layer's own axes, by name; filled in by the rule.
-    """
-
-    call: Call
-    labels: Labels
-    inputs: list[np.ndarray]
-    shapes: list[tuple[int | None, ...]]
-    output_shape: tuple[int | None, ...]
-    axes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    @property
-    def layer(self) -> Any:
-        return self.call.layer
-
-    def describe(self) -> str:
-        return f"layer '{self.call.name}' ({self.call.kind})"
-
-    def read(self, axis: int, index: int = 0) -> np.ndarray:
-        """The labels of input `index` along `axis`: int array (size,); what varies along another axis is frozen."""
-        labels, shape = self.inputs[index], self.shapes[index]
-        axis %= len(shape)
-        size = shape[axis]
-        if size is None:
-            raise MorphError(
-                f"{self.describe()} reads axis {axis} of a tensor of shape {shape}, whose size is unknown; "
-                "give keras.Input a shape with that size."
-            )
-        others = [length for position, length in enumerate(labels.shape) if position != axis]
-        if not labels.any():
-            return np.zeros(size, dtype=np.int64)
-        if math.prod(others) != 1 or labels.shape[axis] != size:
-            self.labels.freeze(labels, f"{self.describe()} reads axis {axis}, but the channels lie along another axis")
-            return np.zeros(size, dtype=np.int64)
-        return labels.reshape(-1)
-
-    def place(self, vector: np.ndarray, axis: int) -> np.ndarray:
-        """A label vector laid along `axis` of the output."""
-        shape = [1] * len(self.output_shape)
-        shape[axis] = len(vector)
-        return vector.reshape(shape)
-
-    def keep_whole(self, reason: str) -> np.ndarray:
-        """Freeze everything this layer reads; its output has no channel that can go."""
-        for labels in self.inputs:
-            self.labels.freeze(labels, reason)
-        return np.zeros([1] * len(self.output_shape), dtype=np.int64)
+Axes = Mapping[str, tuple[str | None, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A row of the table.
+    """A row of the table. Axes are the named ones that the flow function records.
 
     Attributes:
-        flow: labels of the inputs -> labels of the output.
-        width: the constructor argument that sets the number of output channels, where the layer has one.
-        weights: for each weight, by attribute name, the named axis that each of its last dimensions follows; None for
-            one that does not follow channels.
+        flow: labels of the inputs -> labels of the output, or a list of them for several outputs.
+        widths: for each constructor argument that is a width, the axis whose channels it counts.
+        weights: for each weight, by attribute path, the axis that each of its last dimensions follows; None for one
+            that does not follow channels.
+        gates: for each kernel that mixes channels, the axis whose closed gates it must not see; () for a layer that
+            mixes in another way.
         kernels: for each kernel, whether it is applied once per position of the layer's "input" or "output".
-        mixes: every output channel depends on all inputs, so that this is where a closed gate must be felt.
+        products: multiply-adds that are no kernel's: `CallWidths` -> float.
         joins: how it merges tensors of which some are dead: "merge" leaves them out, and the last one left passes
-            unchanged; "append" lays what is left end to end; "" cannot do without any.
+            unchanged; "first" passes the first when all others are dead; "append" lays what is left end to end; ""
+            cannot do without any.
+        masked: for a layer with statistics over channels: (layer, gate of each channel, inputs) -> outputs.
+        resize: changes a layer's configuration or a call's arguments that hold sizes of tensors.
     """
 
-    flow: Callable[[Flow], np.ndarray]
-    width: str | None = None
-    weights: Mapping[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
+    flow: Callable[[Flow], Labelled]
+    widths: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    weights: Axes = dataclasses.field(default_factory=dict)
+    gates: Mapping[str, str] = dataclasses.field(default_factory=dict)
     kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    mixes: bool = False
+    products: Callable[[Any], Any] | None = None
     joins: str = ""
+    masked: Callable[..., Any] | None = None
+    resize: Callable[[resize.Resize], None] | None = None
 
 
-# --- how channels flow ------------------------------------------------------------------------------------------------
+def _attention_products(call: Any) -> Any:
+    """Multiply-adds of queries with keys and of scores with values, for one example."""
+    queries, keys = call.positions("input"), call.positions("last input")
+    layer = call.layer
+    heads = call.axes.get("query_heads", call.axes.get("heads"))
+    sizes = (layer._key_dim + layer._value_dim) if hasattr(layer, "_key_dim") else 2 * layer.head_dim
+    return heads * queries * keys * sizes
 
 
-def _channel_axis(layer: Any) -> int:
-    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+def _per_channel(*names: str) -> Axes:
+    return dict.fromkeys(names, ("out",))
 
 
-def _mix(flow: Flow) -> np.ndarray:
-    """Reads all channels, makes as many new ones as it is wide (Dense, convolutions)."""
-    axis = _channel_axis(flow.layer)
-    flow.axes["in"] = flow.read(axis)
-    made = flow.labels.fresh(_size(flow, axis))
-    flow.axes["out"] = made
-    if not _is_elementwise(getattr(flow.layer, "activation", None)):
-        flow.labels.freeze(made, f"{flow.describe()} has an activation that compares channels with each other")
-    return flow.place(made, axis)
-
-
-def _mix_in_groups(flow: Flow) -> np.ndarray:
-    """A convolution; with groups, the channels of equal place in every group are one, so that groups stay equal."""
-    groups = getattr(flow.layer, "groups", 1)
-    output = _mix(flow)
-    for name, per_group in (("in", "in_per_group"), ("out", None)):
-        table = flow.axes[name].reshape(groups, -1)
-        for other in table[1:]:
-            flow.labels.unite(table[0], other, f"{flow.describe()} needs equal groups")
-        if per_group:
-            flow.axes[per_group] = table[0]
-    return output
-
-
-def _depthwise(flow: Flow) -> np.ndarray:
-    """Each input channel makes `depth_multiplier` outputs, next to each other."""
-    axis = _channel_axis(flow.layer)
-    flow.axes["in"] = flow.read(axis)
-    flow.axes["out"] = np.repeat(flow.axes["in"], flow.layer.depth_multiplier)
-    if not _is_elementwise(getattr(flow.layer, "activation", None)):
-        return flow.keep_whole(f"{flow.describe()} has an activation that compares channels with each other")
-    return flow.place(flow.axes["out"], axis)
-
-
-def _separable(flow: Flow) -> np.ndarray:
-    output = _mix(flow)
-    flow.axes["between"] = np.repeat(flow.axes["in"], flow.layer.depth_multiplier)
-    return output
-
-
-def _carry(flow: Flow) -> np.ndarray:
-    """Channel c of the output is channel c of the input."""
-    return flow.inputs[0]
-
-
-def _normalize(flow: Flow) -> np.ndarray:
-    """As `_carry`; the weights follow the channels on the layer's own `axis`."""
-    flow.axes["out"] = flow.read(flow.layer.axis)
-    return flow.inputs[0]
-
-
-def _activate(flow: Flow) -> np.ndarray:
-    if _is_elementwise(flow.layer.activation):
-        return flow.inputs[0]
-    return flow.keep_whole(f"{flow.describe()} compares channels with each other, or its function is not known")
-
-
-def _prelu(flow: Flow) -> np.ndarray:
-    """Its slopes have a dimension for every axis but the batch, of size 1 where shared."""
-    labels = flow.inputs[0]
-    if any(length > 1 for length in labels.shape[1:-1]):
-        return flow.keep_whole(f"{flow.describe()} has slopes along the last axis, but the channels lie along another")
-    if flow.layer.alpha.shape[-1] > 1:
-        flow.axes["out"] = flow.read(-1)
-    return labels
-
-
-def _pool_all(flow: Flow) -> np.ndarray:
-    """Global pooling: the spatial axes go, or stay with size 1."""
-    return flow.place(flow.read(_channel_axis(flow.layer)), 1 if _keeps_first(flow) else -1)
-
-
-def _keeps_first(flow: Flow) -> bool:
-    return _channel_axis(flow.layer) == 1 and flow.layer.keepdims
-
-
-def _join(flow: Flow) -> np.ndarray:
-    """Add and its kin: channels in the same place are one; a single channel spread over many is needed whole."""
-    rank = len(flow.output_shape)
-    united = None
-    if any(len(shape) != rank for shape in flow.shapes):
-        return flow.keep_whole(f"{flow.describe()} joins tensors of different rank")
-    for labels, shape in zip(flow.inputs, flow.shapes, strict=True):
-        if _spreads_channels(shape, flow):
-            flow.labels.freeze(labels, f"{flow.describe()} spreads it over all channels of another tensor")
-            continue
-        if united is None:
-            united = labels
-            continue
-        first, second = np.broadcast_arrays(united, labels)
-        flow.labels.unite(first, second, f"{flow.describe()} joins it with channels that stay")
-        united = np.where(first == 0, second, first)
-    return np.zeros([1] * rank, dtype=np.int64) if united is None else united
-
-
-def _spreads_channels(shape: tuple[int | None, ...], flow: Flow) -> bool:
-    """Whether another input has channels along an axis on which this one has size 1."""
-    for other in flow.inputs:
-        for axis, length in enumerate(other.shape):
-            if axis and length > 1 and shape[axis] == 1:
-                return True
-    return False
-
-
-def _concatenate(flow: Flow) -> np.ndarray:
-    axis = flow.layer.axis % len(flow.output_shape)
-    parts = []
-    along_channels = any(labels.shape[axis] > 1 for labels in flow.inputs)
-    for labels, shape in zip(flow.inputs, flow.shapes, strict=True):
-        size = shape[axis]
-        if along_channels and size is not None:
-            labels = np.broadcast_to(labels, [*labels.shape[:axis], size, *labels.shape[axis + 1 :]])
-        parts.append(labels)
-    if not along_channels:
-        first = parts[0]
-        for other in parts[1:]:
-            one, two = np.broadcast_arrays(first, other)
-            flow.labels.unite(one, two, f"{flow.describe()} lays it end to end with channels that stay")
-            first = np.where(one == 0, two, one)
-        return first
-    widest = [max(sizes) for sizes in zip(*(labels.shape for labels in parts), strict=True)]
-    parts = [np.broadcast_to(labels, [*widest[:axis], labels.shape[axis], *widest[axis + 1 :]]) for labels in parts]
-    return np.concatenate(parts, axis=axis)
-
-
-def _flatten(flow: Flow) -> np.ndarray:
-    """Every position of a channel becomes a feature of its own, all with the channel's label."""
-    labels, shape = flow.inputs[0], flow.shapes[0]
-    if not labels.any():
-        return np.zeros([1] * len(flow.output_shape), dtype=np.int64)
-    if None in shape[1:]:
-        return flow.keep_whole(f"{flow.describe()} flattens a tensor of unknown size {shape}")
-    full = np.broadcast_to(labels, (1, *(size or 1 for size in shape[1:])))
-    if _channel_axis(flow.layer) == 1 and full.ndim > 2:
-        full = np.moveaxis(full, 1, -1)
-    return full.reshape(1, -1)
-
-
-def _rescale(flow: Flow) -> np.ndarray:
-    if np.ndim(flow.layer.scale) or np.ndim(flow.layer.offset):
-        return flow.keep_whole(f"{flow.describe()} has a scale for each channel in its configuration")
-    return flow.inputs[0]
-
-
-def _size(flow: Flow, axis: int) -> int:
-    size = flow.output_shape[axis]
-    if size is None:
-        raise MorphError(f"{flow.describe()} has an unknown number of channels; give it a fixed width.")
-    return size
-
-
-# Activations of keras.activations that treat each number alone. The others (softmax, glu, ...) compare channels.
-_ELEMENTWISE = frozenset(
-    "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log_sigmoid mish relu "
-    "relu6 selu sigmoid silu soft_shrink softplus softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink "
-    "threshold".split()
-)
-
-
-def _is_elementwise(activation: Any) -> bool:
-    if activation is None or isinstance(activation, _ELEMENTWISE_LAYERS):
-        return True
-    name = getattr(activation, "__name__", "")
-    return name in _ELEMENTWISE and getattr(keras.activations, name, None) is activation
-
-
-_ELEMENTWISE_LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU)
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-_AFFINE: dict[str, tuple[str | None, ...]] = dict.fromkeys(
-    ("gamma", "beta", "moving_mean", "moving_variance"), ("out",)
-)
-_CARRY = Rule(_carry)
-_JOIN = Rule(_join, joins="merge")
-_CONVOLUTION = Rule(
-    _mix_in_groups,
-    width="filters",
-    weights={"kernel": ("in_per_group", "out"), "bias": ("out",)},
+_CARRY = Rule(flows.carry)
+_JOIN = Rule(flows.join, joins="merge")
+_ALL_NEEDED = Rule(flows.join)
+_MOVE = Rule(flows.move)
+_REDUCE = Rule(flows.reduce)
+_DENSE = Rule(
+    flows.mix,
+    widths={"units": "out"},
+    weights={"kernel": ("in", "out"), "bias": ("out",)},
+    gates={"kernel": "in"},
     kernels={"kernel": "output"},
-    mixes=True,
+)
+_CONVOLUTION = Rule(
+    flows.mix_in_groups,
+    widths={"filters": "out"},
+    weights={"kernel": ("in_per_group", "out"), "bias": ("out",)},
+    gates={"kernel": "in_per_group"},
+    kernels={"kernel": "output"},
+    resize=resize.one_group_a_channel,
 )
 _TRANSPOSED = Rule(
-    _mix,
-    width="filters",
+    flows.mix,
+    widths={"filters": "out"},
     weights={"kernel": ("out", "in"), "bias": ("out",)},
+    gates={"kernel": "in"},
     kernels={"kernel": "input"},
-    mixes=True,
 )
 _DEPTHWISE = Rule(
-    _depthwise,
+    flows.depthwise,
     weights={"kernel": ("in", None), "bias": ("out",)},
     kernels={"kernel": "output"},
 )
 _SEPARABLE = Rule(
-    _separable,
-    width="filters",
+    flows.separable,
+    widths={"filters": "out"},
     weights={"depthwise_kernel": ("in", None), "pointwise_kernel": ("between", "out"), "bias": ("out",)},
+    gates={"depthwise_kernel": "in"},
     kernels={"depthwise_kernel": "output", "pointwise_kernel": "output"},
-    mixes=True,
 )
+_RECURRENT = Rule(
+    flows.recur,
+    widths={"units": "out"},
+    weights={"cell.kernel": ("in", "gates"), "cell.recurrent_kernel": ("out", "gates"), "cell.bias": ("gates",)},
+    gates={"cell.kernel": "in", "cell.recurrent_kernel": "out"},
+    kernels={"cell.kernel": "input", "cell.recurrent_kernel": "input"},
+)
+_ATTENTION_GATES = {
+    "_query_dense.kernel": "in_query",
+    "_key_dense.kernel": "in_key",
+    "_value_dense.kernel": "in_value",
+}
+_ATTENTION = Rule(
+    flows.attend,
+    widths={"num_heads": "heads", "output_shape": "out"},
+    weights={
+        "_query_dense.kernel": ("in_query", "heads", None),
+        "_key_dense.kernel": ("in_key", "heads", None),
+        "_value_dense.kernel": ("in_value", "heads", None),
+        "_query_dense.bias": ("heads", None),
+        "_key_dense.bias": ("heads", None),
+        "_value_dense.bias": ("heads", None),
+        "_output_dense.kernel": ("heads", None, "out"),
+        "_output_dense.bias": ("out",),
+    },
+    gates={**_ATTENTION_GATES, "_output_dense.kernel": "heads"},
+    kernels={
+        "_query_dense.kernel": "input",
+        "_key_dense.kernel": "last input",
+        "_value_dense.kernel": "last input",
+        "_output_dense.kernel": "output",
+    },
+    products=_attention_products,
+)
+_GROUPED_ATTENTION = dataclasses.replace(
+    _ATTENTION,
+    flow=flows.attend_in_groups,
+    widths={"num_query_heads": "query_heads", "num_key_value_heads": "heads"},
+    weights={
+        "_query_dense.kernel": ("in_query", "query_heads", None),
+        "_key_dense.kernel": ("in_key", "heads", None),
+        "_value_dense.kernel": ("in_value", "heads", None),
+        "_query_dense.bias": ("query_heads", None),
+        "_key_dense.bias": ("heads", None),
+        "_value_dense.bias": ("heads", None),
+        "_output_dense.kernel": ("query_heads", None, "in_query"),
+        "_output_dense.bias": ("in_query",),
+    },
+    gates={**_ATTENTION_GATES, "_output_dense.kernel": "query_heads"},
+)
+_AFFINE = _per_channel("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def _rows(rule: Rule, *names: str) -> dict[type, Rule]:
+    """The same row for several layers of keras.layers; one that this Keras does not have yet is left out."""
+    return {getattr(layers, name): rule for name in names if hasattr(layers, name)}
+
+
+def _ranks(rule: Rule, *names: str) -> dict[type, Rule]:
+    """The same row for the one-, two- and three-dimensional kinds."""
+    return _rows(rule, *(f"{name.format(rank)}" for name in names for rank in ("1D", "2D", "3D")))
+
 
 RULES: dict[type, Rule] = {
-    layers.Dense: Rule(
-        _mix,
-        width="units",
-        weights={"kernel": ("in", "out"), "bias": ("out",)},
-        kernels={"kernel": "output"},
-        mixes=True,
+    **_rows(_DENSE, "Dense"),
+    **_ranks(_CONVOLUTION, "Conv{}"),
+    **_ranks(_TRANSPOSED, "Conv{}Transpose"),
+    **_ranks(_DEPTHWISE, "DepthwiseConv{}"),
+    **_ranks(_SEPARABLE, "SeparableConv{}"),
+    **_rows(_RECURRENT, "LSTM", "GRU", "SimpleRNN"),
+    **_rows(_ATTENTION, "MultiHeadAttention"),
+    **_rows(_GROUPED_ATTENTION, "GroupQueryAttention"),
+    **_rows(Rule(flows.embed, widths={"output_dim": "out"}, weights={"embeddings": (None, "out")}), "Embedding"),
+    **_rows(Rule(flows.normalize, weights=_AFFINE), "BatchNormalization"),
+    **_rows(
+        Rule(flows.normalize_last, weights=_AFFINE, masked=gating.masked_layer_normalization), "LayerNormalization"
     ),
-    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D), _CONVOLUTION),
-    **dict.fromkeys((layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), _TRANSPOSED),
-    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _DEPTHWISE),
-    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), _SEPARABLE),
-    layers.BatchNormalization: Rule(_normalize, weights=_AFFINE),
-    layers.Activation: Rule(_activate),
-    layers.PReLU: Rule(_prelu, weights={"alpha": ("out",)}),
-    layers.Rescaling: Rule(_rescale),
-    **dict.fromkeys((layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity), _CARRY),
-    **dict.fromkeys(
-        (layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D), _CARRY
+    **_rows(
+        Rule(flows.normalize_last, weights=_per_channel("scale"), masked=gating.masked_rms_normalization),
+        "RMSNormalization",
     ),
-    **dict.fromkeys((layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout), _CARRY),
-    **dict.fromkeys((layers.ActivityRegularization,), _CARRY),
-    **dict.fromkeys((layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D), _CARRY),
-    **dict.fromkeys((layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D), _CARRY),
-    **dict.fromkeys((layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D), _CARRY),
-    **dict.fromkeys((layers.Cropping1D, layers.Cropping2D, layers.Cropping3D), _CARRY),
-    **dict.fromkeys((layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D), _CARRY),
-    **dict.fromkeys(
-        (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D), Rule(_pool_all)
+    **_rows(
+        Rule(
+            flows.normalize_groups,
+            weights=_AFFINE,
+            masked=gating.masked_group_normalization,
+            resize=resize.one_group_a_channel,
+        ),
+        "GroupNormalization",
     ),
-    **dict.fromkeys((layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D), Rule(_pool_all)),
-    layers.Flatten: Rule(_flatten),
-    layers.Concatenate: Rule(_concatenate, joins="append"),
-    **dict.fromkeys((layers.Add, layers.Multiply), _JOIN),
-    **dict.fromkeys((layers.Subtract, layers.Average, layers.Maximum, layers.Minimum), Rule(_join)),
+    **_rows(Rule(flows.normalize_last, masked=gating.masked_unit_normalization), "UnitNormalization"),
+    **_rows(Rule(flows.normalize_data), "Normalization"),
+    **_rows(Rule(flows.activate), "Activation"),
+    **_rows(Rule(flows.slope, weights={"alpha": ("out",)}), "PReLU"),
+    **_rows(Rule(flows.rescale), "Rescaling"),
+    **_rows(_CARRY, "ReLU", "LeakyReLU", "ELU", "Identity", "Dropout", "ActivityRegularization"),
+    **_rows(_CARRY, "GaussianNoise", "GaussianDropout", "AlphaDropout"),
+    **_ranks(_CARRY, "SpatialDropout{}", "MaxPooling{}", "AveragePooling{}"),
+    **_ranks(_CARRY, "ZeroPadding{}", "Cropping{}", "UpSampling{}"),
+    **_ranks(Rule(flows.pool_all), "GlobalAveragePooling{}", "GlobalMaxPooling{}"),
+    **_rows(Rule(flows.flatten), "Flatten"),
+    **_rows(Rule(flows.move, resize=resize.target_shape), "Reshape"),
+    **_rows(_MOVE, "Permute", "RepeatVector"),
+    **_rows(Rule(flows.concatenate, joins="append"), "Concatenate"),
+    **_rows(_JOIN, "Add", "Multiply"),
+    **_rows(_ALL_NEEDED, "Subtract", "Average", "Maximum", "Minimum"),
 }
 
+# Operations of keras.ops, and of Python's operators on tensors, by the name of their class.
+OPERATIONS: dict[str, Rule] = {
+    **dict.fromkeys(("Add", "Multiply"), _JOIN),
+    **dict.fromkeys(("Subtract", "Divide", "TrueDivide", "DivideNoNan", "Maximum", "Minimum", "Power"), _ALL_NEEDED),
+    **dict.fromkeys(
+        "Abs Absolute Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish Identity LeakyRelu "
+        "Log Log1p LogSigmoid Mish Negative Relu Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus Softsign "
+        "Sqrt Square StopGradient Swish Tanh TanhShrink Threshold".split(),
+        _CARRY,
+    ),
+    **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"), _REDUCE),
+    **dict.fromkeys(("Transpose", "Moveaxis", "Swapaxes", "ExpandDims", "Squeeze"), _MOVE),
+    "Concatenate": Rule(flows.concatenate, joins="append"),
+    "Reshape": Rule(flows.move, resize=resize.target_shape),
+    "Split": Rule(flows.move, resize=resize.split_points),
+    "GetItem": Rule(flows.slice_evenly, resize=resize.slice_ends),
+}
 
-def keep_unknown_whole(flow: Flow) -> np.ndarray:
-    """What happens at a layer without a row."""
-    return flow.keep_whole(
-        f"{flow.describe()} has no rule, so it is not known how it treats channels; "
-        "add a row for it to make this prunable"
-    )
+UNKNOWN = Rule(probe, resize=resize.take_as_it_comes)
 
 
-UNKNOWN = Rule(keep_unknown_whole)
+def register_rule(layer_class: type, rule: Rule) -> None:
+    """Teach the library a layer of your own: from now on its channels can be pruned.
+
+    Args:
+        layer_class: the layer's exact class.
+        rule: its row, made of the functions of `morph_core.flows`.
+
+    Raises:
+        MorphError: `layer_class` is not a Keras layer class, or a weight follows an axis in `gates` that it does not
+            have.
+
+    Example:
+        >>> import keras, morph_core as morph
+        >>> class Scale(keras.layers.Layer):
+        ...     def __init__(self, channels, **options):
+        ...         super().__init__(**options)
+        ...         self.channels = channels
+        ...     def build(self, shape):
+        ...         self.scale = self.add_weight(shape=(self.channels,), initializer="ones")
+        ...     def call(self, x):
+        ...         return x * self.scale
+        >>> row = morph.Rule(morph.flows.follow_last, widths={"channels": "out"}, weights={"scale": ("out",)})
+        >>> morph.register_rule(Scale, row)
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, keras.Layer)):
+        raise MorphError(f"register_rule: {layer_class!r} is not a class of Keras layers.")
+    for path, axis in rule.gates.items():
+        if axis not in rule.weights.get(path, ()):
+            raise MorphError(
+                f"register_rule: the gates of {layer_class.__name__} name axis '{axis}' of weight '{path}', but "
+                f"`weights` says it follows {rule.weights.get(path, ())}."
+            )
+    RULES[layer_class] = rule
 
 
 def rule_for(layer: Any) -> Rule:
     """The row of a layer's exact class: a subclass may do anything in `call`, so it needs a row of its own."""
-    return RULES.get(type(layer), UNKNOWN)
+    if isinstance(layer, keras.Layer):
+        return RULES.get(type(layer)) or _rule_inside_keras(type(layer)) or UNKNOWN
+    if type(layer).__module__.split(".")[0] == "keras":
+        return OPERATIONS.get(type(layer).__name__, UNKNOWN)
+    return UNKNOWN
+
+
+# Layers that keras.applications defines for itself, by module and name.
+_INSIDE_KERAS = {
+    ("keras.src.applications.convnext", "LayerScale"): Rule(
+        flows.follow_last, widths={"projection_dim": "out"}, weights=_per_channel("gamma")
+    ),
+    ("keras.src.applications.convnext", "StochasticDepth"): _CARRY,
+    ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"): Rule(flows.join, joins="first"),
+}
+
+
+def _rule_inside_keras(kind: type) -> Rule | None:
+    return _INSIDE_KERAS.get((kind.__module__, kind.__name__))

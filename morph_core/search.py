@@ -21,9 +21,10 @@ from .controller import FREEZE, Controller
 from .costs import Cost, cost_of, marginal_costs, total_cost
 from .errors import MorphError
 from .gates import gate_for
+from .gating import gated_call
 from .graph import ChannelGraph
 from .optimizer import SplitOptimizer
-from .rebuild import gated_call, replay
+from .rebuild import replay
 from .snap import smallest_cost, snap, too_small
 from .structure import Structure, describe
 from .topology import Topology

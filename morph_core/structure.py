@@ -264,7 +264,7 @@ def _costed(
     layers: list[dict[str, Any]] = []
     rows: dict[str, dict[str, Any]] = {}
     for index, (before, now) in enumerate(zip(seed_calls, calls, strict=True)):
-        if not before.rule.width and not before.rule.kernels:
+        if not before.rule.widths and not before.rule.kernels:
             continue
         spent = {}
         for name, cost in costs.items():

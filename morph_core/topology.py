@@ -67,7 +67,7 @@ def _spread(graph: ChannelGraph, open_groups: np.ndarray) -> tuple[np.ndarray, n
         if any(kept) or not kept:
             if not all(kept):
                 _check_join(graph, index, kept)
-            alive[index] = all(graph.has_channels(number, open_groups) for number in call.outputs)
+            alive[index] = graph.makes_something(index, open_groups)
             live[list(call.outputs)] = alive[index]
     for number in trace.outputs:
         if not live[number]:
@@ -87,7 +87,12 @@ def _check_join(graph: ChannelGraph, index: int, kept: list[bool]) -> None:
     call, shapes = graph.trace.calls[index], graph.trace.shapes
     left = [shapes[number] for number, is_kept in zip(call.inputs, kept, strict=True) if is_kept]
     joins = graph.rules[index].joins
-    if joins == "append" or (joins == "merge" and (len(left) > 1 or left[0] == shapes[call.outputs[0]])):
+    passes = len(left) == 1 and left[0] == shapes[call.outputs[0]]
+    if (
+        joins == "append"
+        or (joins == "merge" and (passes or len(left) > 1))
+        or (joins == "first" and passes and kept[0])
+    ):
         return
     raise MorphError(
         f"Layer '{call.name}' ({call.kind}) cannot do without the input that would be removed. "

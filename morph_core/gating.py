@@ -1,0 +1,123 @@
+"""Closing gates inside a layer, so that a closed gate is the same as a missing channel.
+
+A gate sits where channels are read and mixed, at the input of convolutions and dense layers: there nothing can undo it
+(a BatchNormalization after a closed gate would add its offset back). A layer that is linear in its input may as well
+have the gate multiplied into its kernel, along the axis that follows those channels; a kernel is smaller than the
+tensor it is applied to, so this is what makes gates nearly free. Layers that take statistics over channels need more
+than a product: they leave closed channels out of their statistics.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+if TYPE_CHECKING:
+    from .graph import ChannelGraph
+
+
+def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs: dict) -> Any:
+    """Call layer `index` of a network with its channels' gates.
+
+    Args:
+        graph: of the network.
+        index: of the call.
+        gates: tensor or array (units,), 1 for an open gate.
+        args, kwargs: for the layer.
+    """
+    layer: Any = graph.trace.calls[index].layer
+    rule, axes = graph.rules[index], graph.axes[index]
+    if rule.masked is not None and (axes["out"] >= 0).any():
+        return rule.masked(layer, _factors(gates, axes["out"]), *args, **kwargs)
+    gated = {path: axis for path, axis in rule.gates.items() if axis in axes and (axes[axis] >= 0).any()}
+    if not gated:
+        return layer(*args, **kwargs)
+    if layer.activity_regularizer is not None and set(gated.values()) <= {"in", "in_per_group"}:
+        # Losses that a layer adds are lost in a stateless scope: multiply the input instead.
+        return layer(_gate_channels(args[0], _factors(gates, axes["in"]), layer), *args[1:], **kwargs)
+    values = {id(variable): variable.value for variable in layer.variables}
+    for path, axis in gated.items():
+        weight = weight_of(layer, path)
+        offset = tuple(reversed(rule.weights[path])).index(axis) + 1
+        shape = [1] * len(weight.shape)
+        shape[-offset] = -1
+        factors = ops.reshape(_factors(gates, axes[axis]), shape)
+        values[id(weight)] = weight.value * ops.cast(factors, weight.value.dtype)
+    with keras.StatelessScope([(variable, values[id(variable)]) for variable in layer.variables]) as scope:
+        outputs = layer(*args, **kwargs)
+    # What the layer itself updates, such as the state of its random numbers.
+    for variable in layer.non_trainable_variables:
+        variable.assign(scope.get_current_value(variable))
+    return outputs
+
+
+def weight_of(layer: Any, path: str) -> Any:
+    """A layer's weight by the path of its attribute, as in "cell.kernel" or "weights.0"; None when there is none."""
+    found: Any = layer
+    for name in path.split("."):
+        found = found[int(name)] if name.isdigit() else getattr(found, name, None)
+    return found
+
+
+def masked_layer_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
+    """LayerNormalization over the open channels of the last axis."""
+    x, weights = _as_float32(inputs), _as_float32(factors)
+    total = ops.maximum(ops.sum(weights), 1e-6)
+    mean = ops.sum(x * weights, axis=-1, keepdims=True) / total
+    variance = ops.sum(ops.square(x - mean) * weights, axis=-1, keepdims=True) / total
+    return _scaled(layer, (x - mean) * ops.rsqrt(variance + layer.epsilon), inputs)
+
+
+def masked_rms_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
+    """RMSNormalization over the open channels of the last axis."""
+    x, weights = _as_float32(inputs), _as_float32(factors)
+    square = ops.sum(ops.square(x) * weights, axis=-1, keepdims=True) / ops.maximum(ops.sum(weights), 1e-6)
+    return ops.cast(x * ops.rsqrt(square + layer.epsilon) * ops.cast(layer.scale, x.dtype), inputs.dtype)
+
+
+def masked_group_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
+    """GroupNormalization over the open channels of each group, on the last axis."""
+    x, weights = _as_float32(inputs), _as_float32(factors)
+    shape = list(ops.shape(x))
+    per_group = shape[-1] // layer.groups
+    grouped = ops.reshape(x, [-1, *shape[1:-1], layer.groups, per_group])
+    weights = ops.reshape(weights, [layer.groups, per_group])
+    axes = [*range(1, len(shape) - 1), len(shape)]
+    positions = ops.cast(ops.prod(ops.convert_to_tensor(shape[1:-1])) if len(shape) > 2 else 1, x.dtype)
+    total = ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-6) * positions
+    mean = ops.sum(grouped * weights, axis=axes, keepdims=True) / total
+    variance = ops.sum(ops.square(grouped - mean) * weights, axis=axes, keepdims=True) / total
+    normal = ops.reshape((grouped - mean) * ops.rsqrt(variance + layer.epsilon), [-1, *shape[1:]])
+    return _scaled(layer, normal, inputs)
+
+
+def masked_unit_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
+    """UnitNormalization of the open channels."""
+    return layer(inputs * ops.cast(factors, inputs.dtype))
+
+
+def _scaled(layer: Any, normal: Any, inputs: Any) -> Any:
+    if layer.scale:
+        normal = normal * ops.cast(layer.gamma, normal.dtype)
+    if layer.center:
+        normal = normal + ops.cast(layer.beta, normal.dtype)
+    return ops.cast(normal, inputs.dtype)
+
+
+def _as_float32(tensor: Any) -> Any:
+    return ops.cast(tensor, "float32")
+
+
+def _factors(gates: Any, units: np.ndarray) -> Any:
+    """The gate of each channel on an axis; channels of no group have 1."""
+    padded = ops.concatenate([ops.cast(gates, "float32"), ops.ones((1,), dtype="float32")])
+    return ops.take(padded, np.where(units < 0, gates.shape[0], units), axis=0)
+
+
+def _gate_channels(tensor: Any, factors: Any, layer: Any) -> Any:
+    if getattr(layer, "data_format", None) == "channels_first":
+        factors = ops.reshape(factors, (-1, *[1] * (len(tensor.shape) - 2)))
+    return tensor * ops.cast(factors, tensor.dtype)

@@ -1,0 +1,106 @@
+"""Sizes that stand in a layer's configuration or in a call's arguments, adapted to new widths.
+
+A reshape names its target shape, a split its points, a slice its ends: when channels go, so do these numbers change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .trace import Call
+
+
+@dataclasses.dataclass
+class Resize:
+    """One call on its way into the rebuilt network.
+
+    Attributes:
+        call: in the seed.
+        config: of the layer, to be changed.
+        args: of the call, to be changed; tensors are references.
+        shapes: of the seed's tensors, by number.
+        places: (tensor, axis) -> how many of each of the seed's places on that axis are there now: float array (size,),
+            or None when nothing changes along it.
+    """
+
+    call: Call
+    config: dict[str, Any]
+    args: list[Any]
+    shapes: tuple[tuple[int | None, ...], ...]
+    places: Callable[[int, int], np.ndarray | None]
+
+    def size(self, tensor: int, axis: int) -> int | None:
+        """The size of a tensor along an axis now."""
+        left = self.places(tensor, axis)
+        return self.shapes[tensor][axis] if left is None else round(float(left.sum()))
+
+    def position(self, tensor: int, axis: int, place: int) -> int:
+        """Where a place on the seed's axis lies now."""
+        left = self.places(tensor, axis)
+        return place if left is None else round(float(left[:place].sum()))
+
+
+def target_shape(resize: Resize) -> None:
+    """Reshape, as a layer ("target_shape", without the batch) or as an operation ("newshape", with it)."""
+    key = "target_shape" if "target_shape" in resize.config else "newshape"
+    given = resize.config[key]
+    given = (given,) if isinstance(given, int) else given
+    (output,) = resize.call.outputs
+    first = 1 if key == "target_shape" else 0
+    resize.config[key] = tuple(
+        size if size == -1 or size is None else resize.size(output, axis)
+        for axis, size in enumerate(given, start=first)
+    )
+
+
+def split_points(resize: Resize) -> None:
+    """Split: where each part begins, since equal parts need not stay equal."""
+    axis = resize.config["axis"]
+    sizes = [resize.size(number, axis) or 0 for number in resize.call.outputs]
+    resize.config["indices_or_sections"] = np.cumsum(sizes)[:-1].tolist()
+
+
+def slice_ends(resize: Resize) -> None:
+    """x[...]: the ends of slices along an axis of channels."""
+    keys = resize.args[1]
+    several = isinstance(keys, (tuple, list))
+    listed = list(keys) if several else [keys]
+    tensor = resize.call.inputs[0]
+    rank = len(resize.shapes[tensor])
+    named = sum(1 for key in listed if key is not None and key is not Ellipsis)
+    axis, changed = 0, []
+    for key in listed:
+        if key is Ellipsis:
+            axis += rank - named
+        elif isinstance(key, slice):
+            changed.append(_slice(resize, key, tensor, axis))
+            axis += 1
+            continue
+        elif key is not None:
+            axis += 1
+        changed.append(key)
+    resize.args[1] = tuple(changed) if several else changed[0]
+
+
+def _slice(resize: Resize, key: slice, tensor: int, axis: int) -> slice:
+    size = resize.shapes[tensor][axis]
+    if size is None or resize.places(tensor, axis) is None:
+        return key
+    start, stop, _ = key.indices(size)
+    return slice(resize.position(tensor, axis, start), resize.position(tensor, axis, stop))
+
+
+def one_group_a_channel(resize: Resize) -> None:
+    """A convolution or GroupNormalization with a group for each channel: as many groups as channels."""
+    tensor = resize.call.inputs[0]
+    axis = 1 if resize.config.get("data_format") == "channels_first" else -1
+    if resize.config.get("groups", 1) > 1 and resize.config["groups"] == resize.shapes[tensor][axis]:
+        resize.config["groups"] = resize.size(tensor, axis)
+
+
+def take_as_it_comes(resize: Resize) -> None:
+    """A probed layer: it was seen to build itself for any number of channels."""
