@@ -220,8 +220,8 @@ OPERATIONS: dict[str, Rule] = {
     **dict.fromkeys(("Subtract", "Divide", "TrueDivide", "DivideNoNan", "Maximum", "Minimum", "Power"), _ALL_NEEDED),
     **dict.fromkeys(
         "Abs Absolute Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish Identity LeakyRelu "
-        "Log Log1p LogSigmoid Mish Negative Relu Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus Softsign "
-        "Sqrt Square StopGradient Swish Tanh TanhShrink Threshold".split(),
+        "Log Log1p LogSigmoid Mish Negative Relu Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
+        "Softsign Sqrt Square StopGradient Swish Tanh TanhShrink Threshold".split(),
         _CARRY,
     ),
     **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"), _REDUCE),

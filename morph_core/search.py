@@ -193,7 +193,11 @@ class StructureSearch(keras.Model):
 
         Returns:
             `cost` and `target` as fractions of the seed's cost, and `alive`, the number of channels.
+
+        Raises:
+            MorphError: training has diverged.
         """
+        self._check_finite(step)
         self._gate.anneal(progress)
         if self._controller is not None and progress >= FREEZE and not self._is_frozen():
             self._freeze()
@@ -212,6 +216,14 @@ class StructureSearch(keras.Model):
         if len(self._trajectory) < _LONGEST_TRAJECTORY:
             self._trajectory.append({"step": int(step), **state, "loss": loss})
         return {name: value for name, value in state.items() if value is not None}
+
+    def _check_finite(self, step: int) -> None:
+        """Raise when training has diverged: numbers that are none would be ranked all the same."""
+        if not np.isfinite(self._gate.scores()).all():
+            raise MorphError(
+                f"The search diverged before step {step}: its gates are not numbers any more. Lower the learning rate, "
+                "clip gradients (clipnorm), or check the data for NaN."
+            )
 
     def _open_now(self, progress: float) -> np.ndarray:
         """Which channels are open: bool array (units,). A gate that closes early is held to the schedule here."""

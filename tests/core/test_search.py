@@ -174,6 +174,11 @@ def test_a_network_with_nothing_to_prune_is_refused():
         morph.StructureSearch(keras.Model(inputs, layers.Dense(3)(inputs)), target=0.5)
 
 
+def test_a_search_that_diverges_says_so():
+    with pytest.raises(morph.MorphError, match=r"diverged before step .*Lower the learning rate"):
+        searched(residual(8), epochs=1, optimizer=keras.optimizers.SGD(1e30), target=0.5, gate="gamma")
+
+
 def test_a_structure_before_any_training_is_refused():
     with pytest.raises(morph.MorphError, match="call fit first"):
         morph.StructureSearch(residual(), target=0.5).structure()
