@@ -1,1 +1,37 @@
-"""Pipelines built from the components, and the runners that execute them."""
+"""The morph pipeline: a configuration goes in, a run on this machine or a job for Kubeflow comes out.
+
+```python
+from morph_tfx.pipelines import compile_pipeline, load_config, run_pipeline
+
+config = load_config("config.yaml")
+print(run_pipeline(config).pushed_model)
+compile_pipeline(config, "job.yaml")
+```
+
+`morph_tfx.pipelines.morph_pipeline.morph_pipeline(config)` is the `tfx.dsl.Pipeline` itself, for other TFX runners.
+Names are imported when they are first used, since TFX takes long to load.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import PipelineConfig, load_config
+    from .kubeflow_runner import compile_pipeline
+    from .local_runner import RunResult, run_pipeline
+
+__all__ = ["PipelineConfig", "RunResult", "compile_pipeline", "load_config", "run_pipeline"]
+
+_MODULES = {
+    "PipelineConfig": "config",
+    "RunResult": "local_runner",
+    "compile_pipeline": "kubeflow_runner",
+    "load_config": "config",
+    "run_pipeline": "local_runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

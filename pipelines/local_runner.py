@@ -108,12 +108,15 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
     with importable(config.module_file, config.preprocessing_file), _no_arguments():
         runner.run(pipeline)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
-    ran = [step.node_id for step in result.steps if step.state == "ran"]
+    cached = [step for step in result.steps if step.state == "cached"]
     took = duration(result.seconds)
     if result.cached:
         say(f"Done in {took}: nothing has changed, so every step came from the cache.")
     else:
-        say(f"Done in {took}: {len(ran)} of {len(result.steps)} steps ran, the rest came from the cache.")
+        say(
+            f"Done in {took}"
+            + (f": {len(cached)} of {len(result.steps)} steps came from the cache." if cached else ".")
+        )
     return result
 
 
