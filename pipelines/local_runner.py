@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
     with without_wheels():
         pipeline = morph_pipeline(config)
     runner = StepRunner(say, {cycle_id(i): _cycle(config, i) for i in range(1, config.cycles + 1)})
-    with importable(config.module_file, config.preprocessing_file), _no_arguments():
+    with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
         runner.run(pipeline)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
     cached = [step for step in result.steps if step.state == "cached"]
@@ -129,6 +130,18 @@ def _cycle(config: PipelineConfig, cycle: int) -> str:
     else:
         shrink = f"shrink {config.cost} with strength {config.strength:g}"
     return f"cycle {cycle} of {config.cycles}: {shrink}" + (f", expand to {expand_to:.0%}" if expand_to else "")
+
+
+@contextlib.contextmanager
+def _own_scratch() -> Iterator[None]:
+    """Temporary files go into one directory that is removed: TFX leaves a few behind after every Beam step."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="morph-tfx-", ignore_cleanup_errors=True) as directory:
+        tempfile.tempdir = directory
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 @contextlib.contextmanager
