@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
-from tfx.orchestration.local import runner_utils
-from tfx.orchestration.portable import launcher, runtime_parameter_utils, tfx_runner
+from tfx.orchestration.local import local_dag_runner, runner_utils
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.types import Artifact
 
@@ -35,8 +35,8 @@ class Step:
     outputs: Mapping[str, Sequence[Artifact]]
 
 
-class StepRunner(tfx_runner.IrBasedRunner):
-    """Runs a pipeline in this process, node after node.
+class StepRunner(local_dag_runner.LocalDagRunner):
+    """LocalDagRunner, which runs a pipeline in this process, node after node, with an account of it.
 
     Args:
         say: receives each line of the account.
@@ -44,15 +44,17 @@ class StepRunner(tfx_runner.IrBasedRunner):
     """
 
     def __init__(self, say: Callable[[str], None], about: Mapping[str, str]):
+        super().__init__()
         self.steps: list[Step] = []
         self._say = say
         self._about = about
 
     def run_with_ir(self, pipeline: Any, run_options: Any = None, **kwargs: Any) -> None:
-        """Runs the compiled pipeline; `steps` then holds what became of each node. Partial runs are not supported."""
-        if run_options is not None or kwargs:
-            raise NotImplementedError("StepRunner runs whole pipelines; use LocalDagRunner for a partial run.")
+        """Runs the compiled pipeline; `steps` then holds what became of each node. A partial run has no account."""
         self.steps.clear()
+        if run_options is not None:
+            super().run_with_ir(pipeline, run_options, **kwargs)
+            return
         runtime_parameter_utils.substitute_runtime_parameter(
             pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: datetime.datetime.now().isoformat()}
         )
