@@ -275,4 +275,4 @@ def test_a_training_that_diverges_writes_nothing(raw_search, run, tmp_path, modu
 
 def test_a_structure_that_does_not_rebuild_the_searched_network_is_not_written(raw_search, run, tmp_path, monkeypatch):
     monkeypatch.setattr(morph, "verify", lambda *_: 0.3)
-    fails_cleanly(run, raw_search(), r"answers differently .* by 3\.0e-01 .*register_rule", tmp_path)
+    fails_cleanly(run, raw_search(), r"answers differently .*by 3\.0e-01 .*register_rule", tmp_path)
