@@ -2,7 +2,8 @@
 
 from . import flows, report
 from ._version import __version__
-from .costs import COSTS
+from .costs import COSTS, Cost, cost_of, latency
+from .devices import DEVICES, Device
 from .errors import MorphError
 from .expand import expand
 from .gates import GATES
@@ -14,8 +15,11 @@ from .structure import Structure, chain, describe
 
 __all__ = [
     "COSTS",
+    "DEVICES",
     "GATES",
     "ChannelGraph",
+    "Cost",
+    "Device",
     "Group",
     "MorphError",
     "Rule",
@@ -24,9 +28,11 @@ __all__ = [
     "__version__",
     "chain",
     "compile_arguments",
+    "cost_of",
     "describe",
     "expand",
     "flows",
+    "latency",
     "masked",
     "rebuild",
     "register_rule",

@@ -7,11 +7,13 @@ parameters are. With these two, `sum over channels of marginal cost x gate` is t
 (Gordon et al., CVPR 2018, equations 4 to 6).
 
 To add a cost, write a function and put it into `COSTS`; a user's own function can be passed wherever a name can.
+`latency` makes costs of devices, see `devices`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .devices import DEVICES, Device, find_device
 from .errors import MorphError
 from .gating import weight_of
 from .rules import Rule
@@ -38,6 +41,10 @@ class CallWidths:
         input_shapes, output_shape: in the seed, batch first.
         axes: the number of channels on each named axis ("in", "out", ...): floats or float arrays (networks,).
         first: False when the same layer was called before, so that its weights are counted already.
+        reads: the numbers of the tensors it reads, without those that are gone.
+        makes: the numbers of the tensors it makes; none when it only passes its input on.
+        frees: of those, the ones that no later call reads and the model does not return.
+        tensor_sizes: -> elements of every tensor, by its number; see `elements`.
     """
 
     name: str
@@ -48,6 +55,22 @@ class CallWidths:
     output_shape: tuple[int | None, ...]
     axes: dict[str, Any]
     first: bool
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    frees: tuple[int, ...]
+    tensor_sizes: Callable[[], np.ndarray]
+
+    def elements(self, tensors: Iterable[int]) -> Any:
+        """Elements of some of the tensors that this call reads or makes, together, for one example."""
+        sizes = self.tensor_sizes()
+        total = functools.reduce(lambda total, number: total + sizes[number], tensors, 0.0)
+        if np.isnan(total).any():
+            raise MorphError(
+                f"Layer '{self.name}' ({self.kind}) has inputs of shapes {self.input_shapes} and an output of shape "
+                f"{self.output_shape}: with a size unknown, so are its activations. Give keras.Input a shape without "
+                "None, or use cost='params'."
+            )
+        return total
 
     def weight_size(self, name: str) -> Any:
         """Elements of a weight at these widths; 0 when the layer has no such weight."""
@@ -84,13 +107,15 @@ class Cost:
         name: as in `cost="flops"`.
         unit: what one unit is, for people.
         of_call: `CallWidths` -> float (or array, when its axes are arrays).
-        of_network: the calls of one network, in topological order -> float.
+        of_network: the calls of a network, in topological order -> float.
+        takes_arrays: whether `of_network`, too, gives an array when axes and sizes are arrays.
     """
 
     name: str
     unit: str
     of_call: Callable[[CallWidths], Any] | None = None
-    of_network: Callable[[Sequence[CallWidths]], float] | None = None
+    of_network: Callable[[Sequence[CallWidths]], Any] | None = None
+    takes_arrays: bool = False
 
     def total(self, calls: Sequence[CallWidths]) -> Any:
         if self.of_call is not None:
@@ -110,21 +135,100 @@ def flops(call: CallWidths) -> Any:
 
 def params(call: CallWidths) -> Any:
     """Elements of all weights, trainable or not, as `model.count_params()` counts them."""
-    if not call.first or not hasattr(call.layer, "count_params"):
+    return _weights(call) if call.first else 0.0
+
+
+def _weights(call: CallWidths) -> Any:
+    if not hasattr(call.layer, "count_params"):
         return 0.0
     followed = [weight_of(call.layer, name) for name in call.rule.weights]
     rest = call.layer.count_params() - sum(math.prod(weight.shape) for weight in followed if weight is not None)
     return rest + sum(call.weight_size(name) for name in call.rule.weights)
 
 
+def activation_memory(calls: Sequence[CallWidths]) -> Any:
+    """Bytes that the tensors of one example take when they take most, as float32.
+
+    Calls run one after the other in topological order. A tensor is there from the call that makes it (the network's
+    inputs from the start) to its last reader, the network's outputs to the end; a call needs all it reads and all it
+    makes at once, so nothing is computed in place. Weights, and what a layer needs inside, are not counted.
+    """
+    now = _inputs(calls)
+    most = now
+    for call in calls:
+        now = now + call.elements(call.makes)
+        most = np.maximum(most, now)
+        now = now - call.elements(call.frees)
+    return 4.0 * most
+
+
+def activation_total(calls: Sequence[CallWidths]) -> Any:
+    """Bytes of all tensors of one example together, as float32: what training keeps for the gradient, roughly."""
+    return 4.0 * functools.reduce(lambda total, call: total + call.elements(call.makes), calls, _inputs(calls))
+
+
+def _inputs(calls: Sequence[CallWidths]) -> Any:
+    """Elements of the tensors that are read but never made."""
+    made = {number for call in calls for number in call.makes}
+    reader = {number: call for call in calls for number in call.reads if number not in made}
+    return functools.reduce(lambda total, number: total + reader[number].elements([number]), reader, 0.0)
+
+
+def latency(device: str | Device) -> Cost:
+    """Milliseconds that a device needs for one example, by the roofline model; `cost="latency:v100"` for short.
+
+    Every call takes as long as its FLOPs at the device's peak or its bytes at the device's bandwidth, whichever is
+    longer, and the device's overhead. Its bytes are what it reads, what it makes, and its weights; of weights that are
+    looked up (an embedding's) no more than it makes. A call that only passes its input on takes no time. Nothing is
+    fused, and no device reaches its peak: take the result as a comparison, unless the device was calibrated.
+
+    Args:
+        device: a name in `morph_core.devices.DEVICES`, the path of a calibration file, or a `Device`.
+
+    Raises:
+        MorphError: the device is unknown, or the file is no calibration.
+
+    Example:
+        A dense layer of 1000 x 1000 moves 4 MB of weights, 8 kB of activations; a V100 moves 900 MB in a millisecond:
+
+        >>> import keras, morph_core as morph
+        >>> inputs = keras.Input((1000,))
+        >>> model = keras.Model(inputs, keras.layers.Dense(1000, use_bias=False)(inputs))
+        >>> round(morph.ChannelGraph.from_model(model).cost(morph.latency("v100")), 5)  # 4.008 / 900 + 0.005
+        0.00945
+    """
+    known = device if isinstance(device, Device) else find_device(device)
+
+    def milliseconds(call: CallWidths) -> Any:
+        if not call.makes:
+            return 0.0
+        made = call.elements(call.makes)
+        weights = _weights(call)
+        if not call.rule.kernels:
+            weights = np.minimum(weights, made)
+        moved = known.bytes_per_element * (call.elements(dict.fromkeys(call.reads)) + made + weights)
+        longer = np.maximum(flops(call) / known.gflops, moved / known.gigabytes_per_second)
+        return longer / 1e6 + known.overhead_us / 1e3
+
+    return Cost(f"latency:{known.name}", f"ms for one example on {known.name}", of_call=milliseconds)
+
+
 COSTS: dict[str, Cost] = {
     "flops": Cost("flops", "FLOPs per example, a multiply-add being 2", of_call=flops),
     "params": Cost("params", "parameters", of_call=params),
+    "activation_memory": Cost(
+        "activation_memory", "bytes per example at the peak, float32", of_network=activation_memory, takes_arrays=True
+    ),
+    "activation_total": Cost(
+        "activation_total", "bytes per example in all, float32", of_network=activation_total, takes_arrays=True
+    ),
 }
 
 
 def cost_of(cost: str | Callable | Cost) -> Cost:
     """The cost of that name, or a user's function of the list of `CallWidths`, wrapped.
+
+    Names are those of `COSTS`, and "latency:" followed by a device (see `latency`).
 
     Raises:
         MorphError: there is no cost of that name.
@@ -135,11 +239,25 @@ def cost_of(cost: str | Callable | Cost) -> Cost:
         return Cost(getattr(cost, "__name__", "custom"), "units of the user's own cost", of_network=cost)
     if cost in COSTS:
         return COSTS[cost]
-    raise MorphError(f"Unknown cost {cost!r}. Expected one of {_listed(COSTS)}, or a function of the layers' widths.")
+    kind, _, device = str(cost).partition(":")
+    if kind == "latency" and device:
+        return latency(device)
+    if kind == "latency":
+        raise MorphError(f"Cost 'latency' needs a device, such as 'latency:v100'. Known are {', '.join(DEVICES)}.")
+    close = difflib.get_close_matches(str(cost), COSTS, n=1)
+    raise MorphError(
+        f"Unknown cost {cost!r}.{f' Did you mean {close[0]!r}?' if close else ''} Expected one of {_listed(COSTS)}, "
+        "'latency:' and a device (such as 'latency:v100'), or a function of the layers' widths."
+    )
+
+
+def written(value: float) -> str:
+    """A cost for people: whole numbers in full, anything with a fraction that matters in four digits."""
+    return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:.4g}"
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in sorted(names))
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def total_cost(graph: ChannelGraph, cost: Cost, widths: np.ndarray, live: np.ndarray | None = None) -> float:
@@ -158,7 +276,7 @@ def marginal_costs(graph: ChannelGraph, cost: Cost, widths: np.ndarray, live: np
     """What one more channel of each group costs at these widths: float array (groups,)."""
     widths = np.asarray(widths, dtype=float)
     half = 0.5 * np.eye(len(widths))
-    if cost.of_call is None:
+    if cost.of_call is None and not cost.takes_arrays:
         above = [total_cost(graph, cost, widths + step, live) for step in half]
         below = [total_cost(graph, cost, widths - step, live) for step in half]
         return np.array(above) - np.array(below)

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,7 @@ class ChannelGraph:
         """The cost of the seed, or of a structure of it.
 
         Args:
-            cost: "flops" (a multiply-add is 2), "params", or a function.
+            cost: the name of a cost, such as "flops" (a multiply-add is 2) or "latency:v100", or a function.
             structure: widths to count with; the seed's own by default.
 
         Raises:
@@ -138,6 +139,20 @@ class ChannelGraph:
         """
         widths = self.seed_widths if structure is None else structure.widths_in(self)
         return total_cost(self, cost_of(cost), widths, self.survivors(widths > 0).calls)
+
+    def cost_by_layer(self, cost: str | Callable | Cost, structure: Structure | None = None) -> dict[str, float]:
+        """How a cost spreads over the layers that are left, by name, in topological order.
+
+        Empty for a cost that is no sum over layers, such as the peak of activation memory. Arguments are those of
+        `cost`.
+        """
+        counted = cost_of(cost)
+        widths = self.seed_widths if structure is None else structure.widths_in(self)
+        spent: dict[str, float] = {}
+        if counted.of_call is not None:
+            for call in self.call_widths(widths.astype(float), self.survivors(widths > 0).calls):
+                spent[call.name] = spent.get(call.name, 0.0) + float(counted.of_call(call))
+        return spent
 
     def survivors(self, open_groups: np.ndarray) -> Topology:
         """Which layers are left when only these groups (bool array (groups,)) have channels; see `topology`."""
@@ -152,27 +167,52 @@ class ChannelGraph:
         """
         counts, fixed = self._axis_counts
         sizes = np.atleast_1d((widths @ counts.T + fixed).T)
+
+        @functools.cache
+        def tensor_sizes() -> np.ndarray:
+            per_channel, rest = self._tensor_counts
+            return np.atleast_1d((widths @ per_channel.T + rest).T)
+
         calls = []
-        for index, call in enumerate(self.trace.calls):
-            if live is not None and not live[index]:
-                continue
+        for step in self._schedule(live):
+            call = self.trace.calls[step.call]
             calls.append(
                 CallWidths(
                     name=call.name,
                     kind=call.kind,
                     layer=call.layer,
-                    rule=self.rules[index],
+                    rule=self.rules[step.call],
                     input_shapes=tuple(self.trace.shapes[number] for number in call.inputs),
                     output_shape=self.trace.shapes[call.outputs[0]],
-                    axes={name: sizes[row] for name, row in self._axis_rows[index].items()},
-                    first=index in self._first_calls,
+                    axes={name: sizes[row] for name, row in self._axis_rows[step.call].items()},
+                    first=step.first,
+                    reads=step.reads,
+                    makes=step.makes,
+                    frees=step.frees,
+                    tensor_sizes=tensor_sizes,
                 )
             )
         return calls
 
-    def makes_something(self, call: int, open_groups: np.ndarray) -> bool:
-        """Whether all outputs of a call, and all widths inside it, have channels when only these groups are open."""
-        return all(fixed or open_groups[groups].any() for fixed, groups in self._made[call])
+    def _schedule(self, live: np.ndarray | None) -> list[_Step]:
+        """The live calls in order, and which tensors each of them needs; remembered, since costs are taken in loops."""
+        key = b"" if live is None else live.tobytes()
+        if key not in self._schedules:
+            if len(self._schedules) >= _MOST_SCHEDULES:
+                self._schedules.clear()
+            self._schedules[key] = _scheduled(self, live)
+        return self._schedules[key]
+
+    @functools.cached_property
+    def _schedules(self) -> dict[bytes, list[_Step]]:
+        return {}
+
+    def outputs_made(self, call: int, open_groups: np.ndarray) -> list[bool]:
+        """Which outputs of a call have channels when only these groups are open; none when a width inside has none."""
+        outputs, widths = (
+            [fixed or bool(open_groups[groups].any()) for fixed, groups in vectors] for vectors in self._made[call]
+        )
+        return outputs if all(widths) else [False] * len(outputs)
 
     def places(self, tensor: int, axis: int, widths: np.ndarray) -> np.ndarray | None:
         """How many of each of the seed's places along an axis of a tensor are there now: float array (size,).
@@ -217,23 +257,36 @@ class ChannelGraph:
         return counts / np.maximum(self.seed_widths, 1), fixed
 
     @functools.cached_property
-    def _first_calls(self) -> set[int]:
-        seen: set[int] = set()
-        first = set()
-        for index, call in enumerate(self.trace.calls):
-            if id(call.layer) not in seen:
-                seen.add(id(call.layer))
-                first.add(index)
-        return first
+    def _tensor_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every tensor of one example: elements per channel of each group, and those of no group (NaN: unknown)."""
+        counts = np.zeros((len(self.tensors), len(self.groups)))
+        fixed = np.zeros(len(self.tensors))
+        for number, (units, shape) in enumerate(zip(self.tensors, self.trace.shapes, strict=True)):
+            # Labels have length 1 along axes of places, the batch being the first.
+            places = [size for axis, size in enumerate(shape) if axis and units.shape[axis] == 1]
+            if None in places:
+                fixed[number] = np.nan
+                continue
+            each = math.prod(size for size in places if size is not None)
+            inside = units[units >= 0]
+            fixed[number] = each * (units.size - inside.size)
+            if inside.size:
+                counts[number] = each * np.bincount(self.group_of[inside], minlength=len(self.groups))
+        return counts / np.maximum(self.seed_widths, 1), fixed
 
     @functools.cached_property
-    def _made(self) -> list[list[tuple[bool, np.ndarray]]]:
-        """For each call, for each output and each width: whether it has channels of no group, and its groups."""
+    def _made(self) -> list[tuple[list[tuple[bool, np.ndarray]], list[tuple[bool, np.ndarray]]]]:
+        """For each call, for each output and for each width: whether it has channels of no group, and its groups."""
+
+        def content(units: np.ndarray) -> tuple[bool, np.ndarray]:
+            return bool((units < 0).any()), np.unique(self.group_of[units[units >= 0]])
+
         found = []
         for call, rule, axes in zip(self.trace.calls, self.rules, self.axes, strict=True):
-            vectors = [self.tensors[number] for number in call.outputs]
-            vectors += [axes[name] for name in {*rule.widths.values(), *rule.gates.values()} if name in axes]
-            found.append([((units < 0).any(), np.unique(self.group_of[units[units >= 0]])) for units in vectors])
+            widths = [axes[name] for name in {*rule.widths.values(), *rule.gates.values()} if name in axes]
+            found.append(
+                ([content(self.tensors[number]) for number in call.outputs], [content(units) for units in widths])
+            )
         return found
 
     def __str__(self) -> str:
@@ -253,6 +306,44 @@ class ChannelGraph:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+# A search looks at a few structures again and again; each schedule is some ten bytes a call.
+_MOST_SCHEDULES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """A call at its place in the schedule: `reads`, `makes`, `frees` and `first` are those of `CallWidths`."""
+
+    call: int
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    frees: tuple[int, ...]
+    first: bool
+
+
+def _scheduled(graph: ChannelGraph, live: np.ndarray | None) -> list[_Step]:
+    """What each live call reads, makes and frees. A tensor that is only passed on keeps its number."""
+    trace = graph.trace
+    origin = {number: number for number in trace.inputs}
+    layers: set[int] = set()
+    steps: list[_Step] = []
+    for index, call in enumerate(trace.calls):
+        if live is not None and not live[index]:
+            continue
+        reads = tuple(origin[number] for number in call.inputs if number in origin)
+        left_alone = len(reads) == 1 < len(call.inputs)
+        passes = len(reads) == 1 and (graph.rules[index].passes or left_alone)
+        origin.update((number, reads[0] if passes else number) for number in call.outputs)
+        steps.append(_Step(index, reads, () if passes else call.outputs, (), id(call.layer) not in layers))
+        layers.add(id(call.layer))
+    needed = {origin[number] for number in trace.outputs if number in origin}
+    for place in range(len(steps) - 1, -1, -1):
+        held = dict.fromkeys((*steps[place].reads, *steps[place].makes))
+        steps[place] = dataclasses.replace(steps[place], frees=tuple(number for number in held if number not in needed))
+        needed.update(held)
+    return steps
 
 
 def _short(names: tuple[str, ...]) -> str:

@@ -29,7 +29,8 @@ class Rule:
 
     Attributes:
         flow: labels of the inputs -> labels of the output, or a list of them for several outputs.
-        widths: for each constructor argument that is a width, the axis whose channels it counts.
+        widths: for each constructor argument that is a width, the axis whose channels it counts. A dot leads into the
+            configuration of a layer inside, as in "layer.config.units".
         weights: for each weight, by attribute path, the axis that each of its last dimensions follows; None for one
             that does not follow channels.
         gates: for each kernel that mixes channels, the axis whose closed gates it must not see; () for a layer that
@@ -39,6 +40,7 @@ class Rule:
         joins: how it merges tensors of which some are dead: "merge" leaves them out, and the last one left passes
             unchanged; "first" passes the first when all others are dead; "append" lays what is left end to end; ""
             cannot do without any.
+        passes: computes nothing at inference; its output is its input, perhaps under another shape.
         masked: for a layer with statistics over channels: (layer, gate of each channel, inputs) -> outputs.
         resize: changes a layer's configuration or a call's arguments that hold sizes of tensors.
     """
@@ -50,6 +52,7 @@ class Rule:
     kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     products: Callable[[Any], Any] | None = None
     joins: str = ""
+    passes: bool = False
     masked: Callable[..., Any] | None = None
     resize: Callable[[resize.Resize], None] | None = None
 
@@ -58,7 +61,8 @@ def _attention_products(call: Any) -> Any:
     """Multiply-adds of queries with keys and of scores with values, for one example."""
     queries, keys = call.positions("input"), call.positions("last input")
     layer = call.layer
-    heads = call.axes.get("query_heads", call.axes.get("heads"))
+    heads = call.axes.get("query_heads", call.axes.get("heads", getattr(layer, "num_query_heads", None)))
+    heads = layer._num_heads if heads is None else heads
     sizes = (layer._key_dim + layer._value_dim) if hasattr(layer, "_key_dim") else 2 * layer.head_dim
     return heads * queries * keys * sizes
 
@@ -68,9 +72,11 @@ def _per_channel(*names: str) -> Axes:
 
 
 _CARRY = Rule(flows.carry)
+_PASS = Rule(flows.carry, passes=True)
 _JOIN = Rule(flows.join, joins="merge")
 _ALL_NEEDED = Rule(flows.join)
 _MOVE = Rule(flows.move)
+_RESHAPE = Rule(flows.move, passes=True, resize=resize.target_shape)
 _REDUCE = Rule(flows.reduce)
 _DENSE = Rule(
     flows.mix,
@@ -156,6 +162,30 @@ _GROUPED_ATTENTION = dataclasses.replace(
     },
     gates={**_ATTENTION_GATES, "_output_dense.kernel": "query_heads"},
 )
+
+
+def _inside(rule: Rule, layer: str, config: str, axis: str = "") -> dict[str, Mapping[str, Any]]:
+    """The columns of a row for a layer that stands inside another, by its attribute and its place in the configuration.
+
+    Its axes get the prefix `axis`.
+    """
+    return {
+        "widths": {f"{config}.config.{argument}": axis + name for argument, name in rule.widths.items()},
+        "weights": {
+            f"{layer}.{path}": tuple(name and axis + name for name in names) for path, names in rule.weights.items()
+        },
+        "gates": {f"{layer}.{path}": axis + name for path, name in rule.gates.items()},
+        "kernels": {f"{layer}.{path}": side for path, side in rule.kernels.items()},
+    }
+
+
+def _both_ways(rule: Rule) -> Rule:
+    forward = _inside(rule, "forward_layer", "layer", "forward_")
+    backward = _inside(rule, "backward_layer", "backward_layer", "backward_")
+    return Rule(flows.recur_both_ways, **{column: {**forward[column], **backward[column]} for column in forward})
+
+
+_BOTH_WAYS = _both_ways(_RECURRENT)
 _AFFINE = _per_channel("gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -198,16 +228,19 @@ RULES: dict[type, Rule] = {
     ),
     **_rows(Rule(flows.normalize_last, masked=gating.masked_unit_normalization), "UnitNormalization"),
     **_rows(Rule(flows.normalize_data), "Normalization"),
+    **_rows(Rule(flows.compare), "Masking"),
     **_rows(Rule(flows.activate), "Activation"),
     **_rows(Rule(flows.slope, weights={"alpha": ("out",)}), "PReLU"),
     **_rows(Rule(flows.rescale), "Rescaling"),
-    **_rows(_CARRY, "ReLU", "LeakyReLU", "ELU", "Identity", "Dropout", "ActivityRegularization"),
-    **_rows(_CARRY, "GaussianNoise", "GaussianDropout", "AlphaDropout"),
-    **_ranks(_CARRY, "SpatialDropout{}", "MaxPooling{}", "AveragePooling{}"),
+    **_rows(_CARRY, "ReLU", "LeakyReLU", "ELU"),
+    **_rows(_PASS, "Identity", "Dropout", "ActivityRegularization"),
+    **_rows(_PASS, "GaussianNoise", "GaussianDropout", "AlphaDropout"),
+    **_ranks(_PASS, "SpatialDropout{}"),
+    **_ranks(_CARRY, "MaxPooling{}", "AveragePooling{}"),
     **_ranks(_CARRY, "ZeroPadding{}", "Cropping{}", "UpSampling{}"),
     **_ranks(Rule(flows.pool_all), "GlobalAveragePooling{}", "GlobalMaxPooling{}"),
-    **_rows(Rule(flows.flatten), "Flatten"),
-    **_rows(Rule(flows.move, resize=resize.target_shape), "Reshape"),
+    **_rows(Rule(flows.flatten, passes=True), "Flatten"),
+    **_rows(_RESHAPE, "Reshape"),
     **_rows(_MOVE, "Permute", "RepeatVector"),
     **_rows(Rule(flows.concatenate, joins="append"), "Concatenate"),
     **_rows(_JOIN, "Add", "Multiply"),
@@ -219,15 +252,17 @@ OPERATIONS: dict[str, Rule] = {
     **dict.fromkeys(("Add", "Multiply"), _JOIN),
     **dict.fromkeys(("Subtract", "Divide", "TrueDivide", "DivideNoNan", "Maximum", "Minimum", "Power"), _ALL_NEEDED),
     **dict.fromkeys(
-        "Abs Absolute Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish Identity LeakyRelu "
+        "Abs Absolute Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish LeakyRelu "
         "Log Log1p LogSigmoid Mish Negative Relu Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
-        "Softsign Sqrt Square StopGradient Swish Tanh TanhShrink Threshold".split(),
+        "Softsign Sqrt Square Swish Tanh TanhShrink Threshold".split(),
         _CARRY,
     ),
+    **dict.fromkeys(("Identity", "StopGradient"), _PASS),
     **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"), _REDUCE),
-    **dict.fromkeys(("Transpose", "Moveaxis", "Swapaxes", "ExpandDims", "Squeeze"), _MOVE),
+    **dict.fromkeys(("Transpose", "Moveaxis", "Swapaxes"), _MOVE),
+    **dict.fromkeys(("ExpandDims", "Squeeze"), Rule(flows.move, passes=True)),
     "Concatenate": Rule(flows.concatenate, joins="append"),
-    "Reshape": Rule(flows.move, resize=resize.target_shape),
+    "Reshape": _RESHAPE,
     "Split": Rule(flows.move, resize=resize.split_points),
     "GetItem": Rule(flows.slice_evenly, resize=resize.slice_ends),
 }
@@ -273,10 +308,35 @@ def register_rule(layer_class: type, rule: Rule) -> None:
 def rule_for(layer: Any) -> Rule:
     """The row of a layer's exact class: a subclass may do anything in `call`, so it needs a row of its own."""
     if isinstance(layer, keras.Layer):
-        return RULES.get(type(layer)) or _rule_inside_keras(type(layer)) or UNKNOWN
+        return RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer)) or UNKNOWN
     if type(layer).__module__.split(".")[0] == "keras":
         return OPERATIONS.get(type(layer).__name__, UNKNOWN)
     return UNKNOWN
+
+
+def _rule_of_wrapper(layer: Any) -> Rule | None:
+    """The row of a layer around another, made from the inner one's where that says all."""
+    if type(layer) is layers.Bidirectional:
+        directions = (layer.forward_layer, layer.backward_layer)
+        return _BOTH_WAYS if all(rule_for(one) is _RECURRENT for one in directions) else None
+    if type(layer) is not layers.TimeDistributed:
+        return None
+    inner = rule_for(layer.layer)
+    inner_resize = inner.resize
+    # Statistics over channels, sizes of whole tensors and nested wrappers are left to the probe.
+    if inner is UNKNOWN or inner.masked or inner.flow in (flows.move, flows.recur_both_ways):
+        return None
+    if inner_resize not in (None, resize.one_group_a_channel):
+        return None
+    return Rule(
+        flows.each_step(inner.flow),
+        **_inside(inner, "layer", "layer"),
+        resize=inner_resize and (lambda change: inner_resize(_for_inner_layer(change))),
+    )
+
+
+def _for_inner_layer(change: resize.Resize) -> resize.Resize:
+    return dataclasses.replace(change, config=change.config["layer"]["config"])
 
 
 # Layers that keras.applications defines for itself, by module and name.
@@ -284,7 +344,7 @@ _INSIDE_KERAS = {
     ("keras.src.applications.convnext", "LayerScale"): Rule(
         flows.follow_last, widths={"projection_dim": "out"}, weights=_per_channel("gamma")
     ),
-    ("keras.src.applications.convnext", "StochasticDepth"): _CARRY,
+    ("keras.src.applications.convnext", "StochasticDepth"): _PASS,
     ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"): Rule(flows.join, joins="first"),
 }
 

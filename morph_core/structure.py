@@ -225,10 +225,15 @@ def chain(first: Structure, second: Structure) -> Structure:
             alive = [before["alive"][channel] for channel in after["alive"]]
         groups[name] = {"seed_width": before["seed_width"], "width": after["width"], "alive": alive}
     later = {layer["name"]: layer for layer in second.layers}
+    counted = {name for layer in second.layers for name in layer["costs"]}
     layers = []
     for layer in first.layers:
         now = later.get(layer["name"], {"width": 0, "costs": {}})
-        costs = {name: [pair[0], now["costs"].get(name, [0.0, 0.0])[1]] for name, pair in layer["costs"].items()}
+        costs = {
+            name: [pair[0], now["costs"].get(name, [0.0, 0.0])[1]]
+            for name, pair in layer["costs"].items()
+            if name in counted
+        }
         layers.append({**layer, "width": now["width"], "costs": costs})
     cost = second.goal.get("cost")
     share = (
@@ -260,16 +265,18 @@ def _costed(
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """The table of layers, and the totals, before and after."""
     seed_calls = graph.call_widths(graph.seed_widths.astype(float))
-    calls = graph.call_widths(widths.astype(float))
+    kept = graph.call_widths(widths.astype(float), live)
+    now_at = dict(zip(np.flatnonzero(live).tolist(), kept, strict=True))
     layers: list[dict[str, Any]] = []
     rows: dict[str, dict[str, Any]] = {}
-    for index, (before, now) in enumerate(zip(seed_calls, calls, strict=True)):
+    for index, before in enumerate(seed_calls):
         if not before.rule.widths and not before.rule.kernels:
             continue
+        now = now_at.get(index)
         spent = {}
         for name, cost in costs.items():
             if cost.of_call is not None and _is_known(cost, before):
-                spent[name] = [float(cost.of_call(before)), float(cost.of_call(now)) if live[index] else 0.0]
+                spent[name] = [float(cost.of_call(before)), float(cost.of_call(now)) if now else 0.0]
         row = rows.get(before.name)
         if row is None:
             row = rows[before.name] = {
@@ -277,7 +284,7 @@ def _costed(
                 "kind": before.kind,
                 "group": _group_name(graph, index),
                 "seed_width": int(before.axes.get("out", 0)),
-                "width": int(now.axes.get("out", 0)) if live[index] else 0,
+                "width": int(now.axes.get("out", 0)) if now else 0,
                 "costs": spent,
             }
             layers.append(row)
@@ -287,10 +294,10 @@ def _costed(
             }
     totals = {}
     for name, cost in costs.items():
-        if cost.of_call is not None and not all(_is_known(cost, call) for call in seed_calls):
+        try:
+            totals[name] = {"seed": float(cost.total(seed_calls)), "structure": float(cost.total(kept))}
+        except MorphError:  # It cannot be told: the size of the input is open, and it is not what was searched for.
             continue
-        kept = [call for call, is_live in zip(calls, live, strict=True) if is_live]
-        totals[name] = {"seed": float(cost.total(seed_calls)), "structure": float(cost.total(kept))}
     return [row for row in layers if row["seed_width"]], totals
 
 
