@@ -17,7 +17,9 @@ from keras import ops
 
 from .arrays import as_numpy
 from .errors import MorphError
+from .gating import weight_of
 from .graph import ChannelGraph
+from .optimizer import SquaredGradients
 
 
 class Gate:
@@ -30,11 +32,14 @@ class Gate:
         optimizer: for those variables; None where there are none.
         closes_early: the channels of the lowest scores are closed all along the schedule, since the gate's numbers do
             not reach zero by themselves in a short search.
+        marginal: what one more channel of each group costs at the widths last looked at: float array (units,).
+        takes_strength: whether a fixed strength means something for it.
         unit: what `charged` is measured in when a budget steers the price: float array (units,).
     """
 
     highest_price = 1.0
     closes_early = False
+    takes_strength = True
 
     def __init__(self, graph: ChannelGraph) -> None:
         self.graph = graph
@@ -42,13 +47,14 @@ class Gate:
         self.trainable: list[Any] = []
         self.optimizer: Any = None
         self.unit = np.ones(len(graph.group_of))
+        self.marginal = np.ones(len(graph.group_of))
 
     def build(self, search: keras.Model) -> None:
         """Make the gate's variables, as weights of the search."""
 
-    def sample(self) -> Any:
-        """What channels are multiplied by in a training step: tensor (units,), or None for nothing."""
-        return None
+    def sample(self, kept: Any) -> Any:
+        """What channels are multiplied by in a training step: tensor (units,); `kept` has 1 for those still open."""
+        return kept
 
     def charged(self) -> Any:
         """What the price is multiplied by in the loss, differentiable: tensor (units,)."""
@@ -142,6 +148,96 @@ class GammaGate(Gate):
         return largest[:-1]
 
 
+class GroupLassoGate(Gate):
+    """For networks without BatchNormalization: the L2 norm of the kernel that makes a channel, group-lasso fashion.
+
+    The penalty is `strength x sum of marginal cost x norm`, the norm running over all weights of the kernels that make
+    the channel, tied layers together (as in morph-net's group-lasso regulariser; Yuan and Lin, 2006). Under a budget
+    norms are measured in units of their group's mean at the start, and the lowest are closed along the schedule, as for
+    `gamma`.
+    """
+
+    threshold = 0.01
+    closes_early = True
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        super().__init__(graph)
+        self._kernels: list[tuple[Any, int]] = []
+        places, seen = [], set()
+        for index, call in enumerate(graph.trace.calls):
+            for path, follows in graph.rules[index].weights.items():
+                weight = weight_of(call.layer, path)
+                if path not in graph.rules[index].kernels or "out" not in follows or id(weight) in seen:
+                    continue
+                if weight is not None and "out" in graph.rules[index].widths.values():
+                    seen.add(id(weight))
+                    self._kernels.append((weight, len(weight.shape) - 1 - tuple(reversed(follows)).index("out")))
+                    places.append(graph.axes[index]["out"])
+        units = np.concatenate([*places, np.zeros(0, dtype=np.int64)])
+        self._segments = np.where(units < 0, len(graph.group_of), units)
+        self.learns = graph.prunable & np.isin(np.arange(len(graph.groups)), graph.group_of[units[units >= 0]])
+
+    def build(self, search: keras.Model) -> None:
+        groups = self.graph.group_of
+        means = np.bincount(groups, self._norms(), len(self.graph.groups)) / np.maximum(np.bincount(groups), 1)
+        self.unit = np.maximum(means, 1e-3)[groups]
+
+    def charged(self) -> Any:
+        squares = []
+        for weight, axis in self._kernels:
+            others = [place for place in range(len(weight.shape)) if place != axis]
+            squares.append(ops.sum(ops.square(ops.convert_to_tensor(weight)), axis=others))
+        total = ops.segment_sum(ops.concatenate(squares), self._segments, num_segments=len(self.unit) + 1)[:-1]
+        return ops.sqrt(total + 1e-12)
+
+    def openness(self) -> np.ndarray:
+        return np.minimum(self._norms() / self.unit, 1.0)
+
+    def scores(self) -> np.ndarray:
+        return self._norms() / self.unit
+
+    def alive(self) -> np.ndarray:
+        return self._norms() > self.threshold * self.unit
+
+    def _norms(self) -> np.ndarray:
+        return as_numpy(self.charged()).astype(float)
+
+
+class FisherGate(Gate):
+    """How much the loss would miss a channel for what it costs: squared gradients at its gate, by marginal cost.
+
+    A gate of value 1 multiplies every channel and is not learned; the running mean of its squared gradient, batch by
+    batch, estimates the loss's curvature along closing it (the diagonal of the empirical Fisher information; Theis et
+    al., arXiv 1801.05787, equation 5). The channels with the least of it for one unit of cost are closed along the
+    schedule. Nothing is charged in the loss, so the weights train undisturbed; a fixed strength has no meaning here.
+    """
+
+    closes_early = True
+    takes_strength = False
+
+    def build(self, search: keras.Model) -> None:
+        self._ones = search.add_weight(
+            shape=(len(self.graph.group_of),), initializer="ones", name="gate_ones", dtype="float32"
+        )
+        self.trainable = [self._ones]
+        self.optimizer = SquaredGradients(name="gate_squared_gradients")
+
+    def sample(self, kept: Any) -> Any:
+        return kept * self._ones
+
+    def charged(self) -> Any:
+        return ops.zeros_like(self._ones)
+
+    def openness(self) -> np.ndarray:
+        return np.ones(len(self.graph.group_of))
+
+    def scores(self) -> np.ndarray:
+        return self.optimizer.means(self._ones) / np.maximum(self.marginal, 1e-12)
+
+    def alive(self) -> np.ndarray:
+        return np.ones(len(self.graph.group_of), dtype=bool)
+
+
 class LogisticSigmoidGate(Gate):
     """FiGS: a stochastic gate for every channel, also where there is no BatchNormalization (arXiv 2006.09581).
 
@@ -170,7 +266,7 @@ class LogisticSigmoidGate(Gate):
         self.trainable = [self._theta]
         self.optimizer = keras.optimizers.Adam(0.05, name="gate_optimizer")
 
-    def sample(self) -> Any:
+    def sample(self, kept: Any) -> Any:
         uniform = keras.random.uniform((len(self.graph.group_of),), 1e-6, 1 - 1e-6, dtype="float32", seed=self._random)
         noise = ops.log(uniform) - ops.log1p(-uniform)
         return ops.sigmoid(self._beta * self._theta + noise)
@@ -210,7 +306,12 @@ class _Clip(keras.constraints.Constraint):
         return {"bound": self.bound}
 
 
-GATES: dict[str, type[Gate]] = {"gamma": GammaGate, "logistic_sigmoid": LogisticSigmoidGate}
+GATES: dict[str, type[Gate]] = {
+    "fisher": FisherGate,
+    "gamma": GammaGate,
+    "group_lasso": GroupLassoGate,
+    "logistic_sigmoid": LogisticSigmoidGate,
+}
 
 
 def gate_for(name: str, graph: ChannelGraph) -> Gate:

@@ -1,4 +1,4 @@
-"""Two optimizers as one: the user's for the weights, the gate's own for the gate."""
+"""Optimizers for gates: two as one, the user's for the weights and the gate's own, and one that only observes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
+
+from .arrays import as_numpy
 
 
 class SplitOptimizer(keras.optimizers.Optimizer):
@@ -26,6 +29,7 @@ class SplitOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name="split_optimizer")
         self.inner = inner
         self.gate = gate
+        self.gate_variables = list(gate_variables)
         self._gate_keys = {id(variable) for variable in gate_variables}
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -92,3 +96,35 @@ class SplitOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         return self.inner.get_config()
+
+
+class SquaredGradients(keras.optimizers.Optimizer):
+    """Leaves variables as they are and keeps the running mean of their squared gradients.
+
+    Args:
+        decay: of the running mean, per step.
+    """
+
+    def __init__(self, decay: float = 0.98, name: str = "squared_gradients") -> None:
+        super().__init__(learning_rate=0.0, name=name)
+        self.decay = decay
+
+    def build(self, variables: Sequence[Any]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._means = [self.add_variable_from_reference(variable, name="mean") for variable in variables]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        mean: Any = self._means[self._get_variable_index(variable)]
+        square = keras.ops.square(keras.ops.cast(gradient, mean.dtype))
+        self.assign(mean, self.decay * mean + (1 - self.decay) * square)
+
+    def means(self, variable: Any) -> np.ndarray:
+        """The running mean for a variable; zeros before the first step."""
+        if not self.built:
+            return np.zeros(tuple(variable.shape))
+        return as_numpy(self._means[self._get_variable_index(variable)]).astype(float)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"decay": self.decay, "name": self.name}

@@ -48,7 +48,9 @@ class StructureSearch(keras.Model):
         target: fraction of the seed's cost, in (0, 1].
         budget: the cost to reach, in the cost's own unit.
         strength: price of one unit of cost in the loss.
-        gate: "gamma" (MorphNet: L1 on BatchNormalization scales) or "logistic_sigmoid" (FiGS, any layer).
+        gate: "gamma" (MorphNet: L1 on BatchNormalization scales), "group_lasso" (norms of kernels, without
+            BatchNormalization), "logistic_sigmoid" (FiGS: stochastic gates, any layer) or "fisher" (squared gradients
+            at the gates, any layer; with a target or a budget).
 
     Raises:
         MorphError: the model is subclassed; an argument is unknown or out of range; no structure is within the budget.
@@ -81,6 +83,10 @@ class StructureSearch(keras.Model):
         self._seed_cost = self.graph.cost(self._cost)
         self._goal, self._target = self._checked_goal(target, budget, strength)
         self._gate = gate_for(gate, self.graph)
+        if strength is not None and not self._gate.takes_strength:
+            raise MorphError(
+                f"gate='{gate}' charges nothing in the loss, so it takes a target or a budget, no strength."
+            )
         self._strength = strength
         self._settings = {"gate": gate}
         self._controller = None
@@ -148,10 +154,9 @@ class StructureSearch(keras.Model):
     def _gates(self, training: bool) -> Any:
         """What channels are multiplied by: the gate's sample while it learns, 0 or 1 once it is decided."""
         mask = ops.convert_to_tensor(self._mask)
-        sample = self._gate.sample() if training else None
-        if sample is None:
+        if not training:
             return mask
-        return self._frozen * mask + (1.0 - self._frozen) * sample
+        return self._frozen * mask + (1.0 - self._frozen) * self._gate.sample(mask)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -248,8 +253,8 @@ class StructureSearch(keras.Model):
         rounded = self._cost_of(alive.astype(float)) / self._seed_cost
         measured = soft if self._gate.closes_early else self._controller.measured(progress, soft, rounded)
         price = self._controller.price(progress, measured)
-        marginal = marginal_costs(self.graph, self._cost, widths)[self.graph.group_of]
-        self._assign_prices(price * marginal / (soft * self._seed_cost) / self._gate.unit)
+        self._gate.marginal = marginal_costs(self.graph, self._cost, widths)[self.graph.group_of]
+        self._assign_prices(price * self._gate.marginal / (soft * self._seed_cost) / self._gate.unit)
         return rounded if self._gate.closes_early else measured
 
     def _assign_prices(self, prices: np.ndarray) -> None:

@@ -102,8 +102,8 @@ class MorphTrainer(base_component.BaseComponent):
                 strength.
             budget: the same as an absolute number.
             strength: the paper's fixed regularisation factor, for a search without a target.
-            gate: how channels are closed: `"gamma"` (L1 on BatchNormalization's scales) or `"logistic_sigmoid"` (FiGS,
-                also for layers without BatchNormalization).
+            gate: how channels are closed: `"gamma"` (L1 on BatchNormalization's scales) or, also for layers without
+                BatchNormalization, `"logistic_sigmoid"` (FiGS), `"group_lasso"` or `"fisher"`.
             expand_to: widen the result by one factor until it costs this fraction of the original seed's cost.
             train_args: `splits` (default: train) and `num_steps`, the total number of steps of the search.
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.

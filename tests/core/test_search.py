@@ -28,7 +28,7 @@ def share(structure, cost="flops"):
     return structure.costs[cost]["structure"] / structure.costs[cost]["seed"]
 
 
-@pytest.mark.parametrize("gate", ["gamma", "logistic_sigmoid"])
+@pytest.mark.parametrize("gate", sorted(morph.GATES))
 @pytest.mark.parametrize(("cost", "target"), [("flops", 0.5), ("params", 0.25)])
 def test_the_target_is_reached_and_never_exceeded(gate, cost, target):
     search, _ = searched(residual(12), epochs=3, cost=cost, target=target, gate=gate)
@@ -38,9 +38,10 @@ def test_the_target_is_reached_and_never_exceeded(gate, cost, target):
     assert structure.settings["gate"] == gate
 
 
+@pytest.mark.parametrize("gate", ["fisher", "group_lasso", "logistic_sigmoid"])
 @pytest.mark.parametrize("target", [0.8, 0.2, 0.05])
-def test_networks_without_batch_normalization_reach_their_target(target):
-    search, _ = searched(mlp((64, 64), inputs=8), target=target, gate="logistic_sigmoid")
+def test_networks_without_batch_normalization_reach_their_target(target, gate):
+    search, _ = searched(mlp((64, 64), inputs=8), target=target, gate=gate)
     assert 0.95 * target < share(search.structure()) <= target
 
 
@@ -59,6 +60,31 @@ def test_a_fixed_strength_is_the_papers_and_more_of_it_shrinks_more():
     assert left[0.1] < left[0.0001]
 
 
+def test_group_lasso_charges_the_norms_of_the_kernels_that_make_a_channel():
+    model = mlp((6,), inputs=4)
+    search = morph.StructureSearch(model, cost="params", strength=0.01, gate="group_lasso")
+    search.update(0.5)
+    norms = np.linalg.norm(model.get_layer("d1").kernel.numpy(), axis=0).sum()
+    marginal = 4 + 1 + 2  # its kernel and bias, its part of the head
+    assert float(search.penalty()) == pytest.approx(0.01 * marginal * norms, rel=1e-4)
+
+
+def test_fisher_watches_squared_gradients_and_leaves_the_loss_and_its_gate_alone():
+    model = mlp((6,), inputs=4)
+    search = morph.StructureSearch(model, cost="params", target=0.5, gate="fisher")
+    search.compile(keras.optimizers.SGD(0.0), LOSS)
+    x, y = two_moons(32, 4)
+    search.fit(x, y, batch_size=32, epochs=1, verbose=0)
+    logits = lambda gates: keras.ops.matmul(model.get_layer("d1")(x) * gates, model.get_layer("head").kernel)  # noqa: E731
+    step, slopes = 1e-2, []
+    for channel in range(6):
+        pair = [float(LOSS(y, logits(1.0 + sign * step * np.eye(6)[channel]))) for sign in (1, -1)]
+        slopes.append((pair[0] - pair[1]) / (2 * step))
+    means = search.optimizer.gate.means(search.optimizer.gate_variables[0])[:6]
+    assert means == pytest.approx(0.02 * np.square(slopes), rel=0.05, abs=1e-9)
+    assert float(search.penalty()) == 0.0
+
+
 def test_the_penalty_of_a_fixed_strength_is_strength_times_marginal_cost_times_gate():
     model = network(conv(6, "b"))
     search = morph.StructureSearch(model, cost="params", strength=0.01, gate="gamma")
@@ -68,13 +94,14 @@ def test_the_penalty_of_a_fixed_strength_is_strength_times_marginal_cost_times_g
     assert float(search.penalty()) == pytest.approx(0.01 * marginal * gamma, rel=1e-5)
 
 
-def test_the_search_learns_to_keep_the_channels_that_matter():
+@pytest.mark.parametrize("gate", ["fisher", "logistic_sigmoid"])
+def test_the_search_learns_to_keep_the_channels_that_matter(gate):
     """Two hidden layers of equal cost, of which one sees the data and the other only zeros."""
     inputs = keras.Input((8,))
     useful = layers.Dense(8, activation="relu", name="useful")(inputs)
     useless = layers.Dense(8, activation="relu", name="useless")(layers.Rescaling(0.0)(inputs))
     model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Concatenate()([useful, useless])))
-    search, _ = searched(model, epochs=20, optimizer=keras.optimizers.Adam(0.01), target=0.5, gate="logistic_sigmoid")
+    search, _ = searched(model, epochs=20, optimizer=keras.optimizers.Adam(0.01), target=0.5, gate=gate)
     widths = search.structure().widths
     assert widths["useful"] > widths["useless"]
 
@@ -157,8 +184,9 @@ def test_data_of_unknown_length_is_searched_too():
         ({"target": float("nan")}, "target is nan"),
         ({"target": "half"}, "target is 'half'"),
         ({"budget": 1e12}, "budget is 1e.12 .*but the seed costs only"),
-        ({"target": 0.5, "cost": "joules"}, "Unknown cost 'joules'. Expected one of 'flops', 'params'"),
-        ({"target": 0.5, "gate": "magic"}, "Unknown gate 'magic'. Expected one of 'gamma', 'logistic_sigmoid'"),
+        ({"target": 0.5, "cost": "joules"}, r"Unknown cost 'joules'. Expected one of .*'flops', 'params'"),
+        ({"target": 0.5, "gate": "magic"}, "Unknown gate 'magic'. Expected one of 'fisher', 'gamma', 'group_lasso', "),
+        ({"strength": 0.1, "gate": "fisher"}, "takes a target or a budget, no strength"),
         ({"target": 0.5, "gate": "gamma"}, "no group of model .* has one. Use gate='logistic_sigmoid'"),
         ({"target": 0.0001, "gate": "logistic_sigmoid"}, "No structure of model .*What weighs most .*at least 0.0"),
     ],
