@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,6 +20,7 @@ from keras import layers
 from .arrays import as_numpy
 from .errors import MorphError
 from .labels import Labels
+from .resize import indexed_axes
 from .trace import Call, Ref
 
 # A reshape is followed on a tensor of labels; above this many elements it is not followed (128 MiB of int64).
@@ -156,6 +158,8 @@ def separable(flow: Flow) -> Labelled:
 
 def embed(flow: Flow) -> Labelled:
     """Looks numbers up: makes channels, reads none."""
+    if flow.inputs[0].any():
+        return flow.keep_whole(f"{flow.describe()} looks their values up")
     return flow.place(flow.make("out", flow.output_shape[-1]), -1)
 
 
@@ -168,11 +172,57 @@ def recur(flow: Flow) -> Labelled:
     flow.axes["gates"] = np.tile(made, gates)
     if not all(is_elementwise(getattr(layer, name, None)) for name in ("activation", "recurrent_activation")):
         flow.labels.freeze(made, f"{flow.describe()} has an activation that compares channels with each other")
-    if len(flow.inputs) > 1:
-        for state in range(1, len(flow.inputs)):
-            flow.labels.unite(flow.read(-1, state), made, f"{flow.describe()} starts from a state that stays")
-    states = [made.reshape([1] * (len(shape) - 1) + [-1]) for shape in flow.output_shapes]
-    return states
+    named = dict(zip(("sequences", "initial_state"), flow.call.args, strict=False)) | flow.call.kwargs
+    for state in (leaf for leaf in keras.tree.flatten(named.get("initial_state")) if isinstance(leaf, Ref)):
+        vector = flow.read(-1, flow.call.inputs.index(state.index))
+        flow.labels.unite(vector, made, f"{flow.describe()} starts from a state that stays")
+    return [made.reshape([1] * (len(shape) - 1) + [-1]) for shape in flow.output_shapes]
+
+
+def recur_both_ways(flow: Flow) -> Labelled:
+    """Bidirectional: a layer for each direction, whose outputs are laid end to end or merged place by place."""
+    layer = flow.layer
+    if len(flow.output_shapes) != (2 if layer.merge_mode is None else 1) or "initial_state" in flow.call.kwargs:
+        return flow.keep_whole(f"{flow.describe()} takes or gives states, which is not followed")
+    ways = []
+    for name in ("forward", "backward"):
+        way = dataclasses.replace(
+            flow,
+            call=dataclasses.replace(flow.call, layer=getattr(layer, f"{name}_layer")),
+            output_shapes=flow.output_shapes[:1],
+            axes={},
+            makes=set(),
+        )
+        ways += recur(way)
+        flow.axes.update({f"{name}_{axis}": vector for axis, vector in way.axes.items()})
+        flow.makes.update(f"{name}_{axis}" for axis in way.makes)
+    if layer.merge_mode is None:
+        return ways
+    if layer.merge_mode == "concat":
+        return np.concatenate(ways, axis=-1)
+    forward, backward = ways
+    flow.labels.unite(forward, backward, f"{flow.describe()} merges both directions")
+    return forward
+
+
+def each_step(inner: Callable[[Flow], Labelled]) -> Callable[[Flow], Labelled]:
+    """TimeDistributed: the flow of the layer inside, at every step alike."""
+
+    def flow_of_a_step(flow: Flow) -> Labelled:
+        layer = flow.layer.layer
+        if flow.inputs[0].shape[1] > 1 or channel_axis(layer) == 1:
+            return flow.keep_whole(f"{flow.describe()} has its channels on axis 1; the last is followed")
+        step = dataclasses.replace(
+            flow,
+            call=dataclasses.replace(flow.call, layer=layer),
+            inputs=[labels[:, 0] for labels in flow.inputs[:1]],
+            shapes=[(shape[0], *shape[2:]) for shape in flow.shapes[:1]],
+            output_shapes=[(shape[0], *shape[2:]) for shape in flow.output_shapes],
+        )
+        made = inner(step)
+        return [np.expand_dims(labels, 1) for labels in ([made] if isinstance(made, np.ndarray) else made)]
+
+    return flow_of_a_step
 
 
 def attend(flow: Flow) -> Labelled:
@@ -180,13 +230,16 @@ def attend(flow: Flow) -> Labelled:
     layer = flow.layer
     if layer._attention_axes is not None and len(layer._attention_axes) != 1:
         return flow.keep_whole(f"{flow.describe()} attends over several axes")
+    if len(layer._output_shape or ()) > 1:
+        return flow.keep_whole(f"{flow.describe()} has an output of several axes")
     given = _attention_inputs(flow)
     if given is None:
-        return flow.keep_whole(f"{flow.describe()} is called with a mask or in a way that is not followed")
+        return flow.keep_whole(f"{flow.describe()} is called with a mask of channels or in a way that is not followed")
     for name, index in given.items():
         flow.axes[f"in_{name}"] = flow.read(-1, index)
     flow.make("heads", layer.num_heads)
-    return [flow.place(flow.make("out", flow.output_shape[-1]), -1), *flow.nothing()[1:]]
+    output = flow.place(flow.make("out", flow.output_shape[-1]), -1)
+    return [output, *_scores(flow, flow.axes["heads"])]
 
 
 def attend_in_groups(flow: Flow) -> Labelled:
@@ -194,26 +247,30 @@ def attend_in_groups(flow: Flow) -> Labelled:
     layer = flow.layer
     given = _attention_inputs(flow)
     if given is None:
-        return flow.keep_whole(f"{flow.describe()} is called with a mask or in a way that is not followed")
+        return flow.keep_whole(f"{flow.describe()} is called with a mask of channels or in a way that is not followed")
     for name, index in given.items():
         flow.axes[f"in_{name}"] = flow.read(-1, index)
     heads = flow.make("heads", layer.num_key_value_heads)
     flow.axes["query_heads"] = np.repeat(heads, layer.num_query_heads // layer.num_key_value_heads)
-    return [flow.place(flow.axes["in_query"], -1), *flow.nothing()[1:]]
+    return [flow.place(flow.axes["in_query"], -1), *_scores(flow, flow.axes["query_heads"])]
+
+
+def _scores(flow: Flow, heads: np.ndarray) -> list[np.ndarray]:
+    """The labels of attention scores (batch, heads, queries, keys), if the call returns them."""
+    return [heads.reshape(1, -1, 1, 1) for _ in flow.output_shapes[1:]]
 
 
 def _attention_inputs(flow: Flow) -> dict[str, int] | None:
-    """Which of the call's tensors is query, value and key; None when something else is among them."""
+    """Which of the call's tensors is query, value and key; None when channels are in a mask, too."""
     call = flow.call
     named = dict(zip(("query", "value", "key"), call.args, strict=False)) | call.kwargs
     refs = {name: named[name] for name in ("query", "value", "key") if isinstance(named.get(name), Ref)}
     if "query" not in refs or "value" not in refs or len(call.args) > 3:
         return None
-    if sum(isinstance(leaf, Ref) for leaf in keras.tree.flatten((call.args, call.kwargs))) != len(refs):
-        return None
-    order = [leaf.index for leaf in keras.tree.flatten((call.args, call.kwargs)) if isinstance(leaf, Ref)]
-    found = {name: order.index(ref.index) for name, ref in refs.items()}
-    return {"key": found["value"], **found}
+    found = {name: call.inputs.index(ref.index) for name, ref in refs.items()}
+    read = {ref.index for ref in refs.values()}
+    masks = [labels for number, labels in zip(call.inputs, flow.inputs, strict=True) if number not in read]
+    return None if any(labels.any() for labels in masks) else {"key": found["value"], **found}
 
 
 # --- layers that carry ------------------------------------------------------------------------------------------------
@@ -269,6 +326,11 @@ def normalize_data(flow: Flow) -> Labelled:
     if flow.inputs[0].any():
         return flow.keep_whole(f"{flow.describe()} holds statistics of the data for each channel")
     return flow.nothing()
+
+
+def compare(flow: Flow) -> Labelled:
+    """Masking: whether all channels of a place have some value."""
+    return flow.keep_whole(f"{flow.describe()} compares all channels of a place with a value")
 
 
 def follow_last(flow: Flow) -> Labelled:
@@ -403,7 +465,8 @@ def move(flow: Flow) -> Labelled:
     """Moves numbers about without changing any (reshape, split, slice): so it moves labels, by running on them.
 
     Where channels come to lie along two axes, as in the first half of a channel shuffle, those that differ only along
-    the first are tied, so that what is left is a full block again.
+    the first are tied, so that what is left is a full block again. Each part of a split, or a slice, is recorded as an
+    axis, so that its channels are groups of their own: their number says where the next part begins.
     """
     labels, shape = flow.inputs[0], flow.shapes[0]
     if len(flow.inputs) != 1:
@@ -418,7 +481,9 @@ def move(flow: Flow) -> Labelled:
         (flow.call.args, flow.call.kwargs),
     )
     moved = [as_numpy(tensor).astype(np.int64) for tensor in keras.tree.flatten(flow.layer(*args, **kwargs))]
-    return [_one_axis(flow, _without_repeats(tensor), labels.size) for tensor in moved]
+    parts = [_one_axis(flow, _without_repeats(tensor), labels.size) for tensor in moved]
+    flow.axes.update({f"part {place}": part.reshape(-1) for place, part in enumerate(parts)})
+    return parts
 
 
 def _without_repeats(labels: np.ndarray) -> np.ndarray:
@@ -453,10 +518,11 @@ def slice_evenly(flow: Flow) -> Labelled:
     """As `move`, for x[...]: slices in steps of one, of which a part that is left can be told by its ends."""
     keys = flow.call.args[1] if len(flow.call.args) > 1 else flow.call.kwargs.get("key")
     keys = keys if isinstance(keys, tuple) else (keys,)
-    for key in keys:
-        plain = isinstance(key, slice) and key.step in (None, 1)
-        if not (plain or key is Ellipsis or key is None or isinstance(key, int)):
-            return flow.keep_whole(f"{flow.describe()} takes channels in steps or by a list")
+    if not all(isinstance(key, (slice, int)) or key is Ellipsis or key is None for key in keys):
+        return flow.keep_whole(f"{flow.describe()} takes channels by a list")
+    for axis, key in indexed_axes(keys, len(flow.shapes[0])):
+        if isinstance(key, slice) and key.step not in (None, 1) and flow.inputs[0].shape[axis] > 1:
+            return flow.keep_whole(f"{flow.describe()} takes channels in steps")
     return move(flow)
 
 

@@ -30,7 +30,7 @@ def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs:
     """
     layer: Any = graph.trace.calls[index].layer
     rule, axes = graph.rules[index], graph.axes[index]
-    if rule.masked is not None and (axes["out"] >= 0).any():
+    if rule.masked is not None and "out" in axes and (axes["out"] >= 0).any():
         return rule.masked(layer, _factors(gates, axes["out"]), *args, **kwargs)
     gated = {path: axis for path, axis in rule.gates.items() if axis in axes and (axes[axis] >= 0).any()}
     if not gated:

@@ -3,9 +3,9 @@
 Perturb a set of the input's channels and see which output channels move. The sets are the bits of the channel's number
 and their complements, so that about 2 log2 C runs tell for each output channel which input channel it depends on, or
 that it depends on several. A layer whose outputs depend on one channel each carries channels; it can be pruned if it
-also builds itself for another number of channels. Any doubt keeps the layer whole, with the reason: a layer that mixes,
-that answers differently when asked twice, that does not react, whose configuration fixes its width, or that takes too
-long.
+also builds itself for fewer channels and then gives the same answers for those that are left. Any doubt keeps the layer
+whole, with the reason: a layer that mixes, that answers differently when asked twice, that does not react, whose
+configuration fixes its width, or that takes too long.
 
 Weights are replaced by random positive numbers while probing, so that a mixing kernel that happens to be zero does not
 pass for none, and inputs are tried at several scales and both signs, so that saturation does not hide a dependence. The
@@ -31,7 +31,7 @@ from .trace import Ref
 # Positions are tried on few places; a layer that only works at its true size is tried there, up to this many elements.
 _PLACES, _LARGEST = 5, 1 << 22
 _SECONDS = 10.0
-_SCALES = (0.1, 1.0, 10.0)
+_SCALES = (0.1, 1.0, 10.0, 100.0)
 _LONGEST_CACHE = 1024
 
 
@@ -68,14 +68,15 @@ def probe(flow: Flow) -> Labelled:
         return flow.keep_whole(f"{flow.describe()} has no rule, and {finding.refusal}{advice}")
     output_axis = _output_axis(flow, axes)
     made = np.zeros(flow.output_shape[output_axis] or 0, dtype=np.int64)
+    reached = np.zeros(len(made), dtype=bool)
     for index, (axis, sources) in enumerate(zip(axes, finding.sources, strict=True)):
         if sources is None or axis is None:
             continue
-        vector = flow.read(axis, index)
-        carried = np.where(sources >= 0, vector[sources], 0)
-        both = (sources >= 0) & (made > 0)
+        carried = flow.read(axis, index)[sources]
+        both = reached & (sources >= 0)
         flow.labels.unite(made[both], carried[both], f"{flow.describe()} joins it with channels that stay")
-        made = np.where(made > 0, made, carried)
+        made = np.where(both | (sources < 0), made, carried)
+        reached |= sources >= 0
     flow.axes["out"] = made
     flow.learned_weights = finding.weights
     return flow.place(made, output_axis)
@@ -98,13 +99,21 @@ def _output_axis(flow: Flow, axes: list[int | None]) -> int:
 
 
 def _cached(flow: Flow, axes: list[int | None]) -> Finding:
-    layer = flow.layer
+    """What the probe finds, remembered for layers of one class that are configured, called and shaped alike."""
+    call = flow.call
     try:
-        config = {key: value for key, value in layer.get_config().items() if key != "name"}
-        key = (type(layer), json.dumps(config, sort_keys=True, default=repr), repr(flow.call.kwargs), str(flow.shapes))
-        key = (*key, str(axes), repr([arg for arg in flow.call.args if not isinstance(arg, Ref)]))
+        config = {key: value for key, value in call.layer.get_config().items() if key != "name"}
     except Exception as error:  # noqa: BLE001 -- whatever a stranger's get_config raises, the layer is kept whole
         return Finding(refusal=f"it has no usable get_config ({error})")
+    arguments = keras.tree.map_structure(
+        lambda leaf: ["tensor", call.inputs.index(leaf.index)] if isinstance(leaf, Ref) else leaf,
+        (call.args, call.kwargs),
+    )
+    try:
+        facts = json.dumps([config, arguments, flow.shapes, axes], sort_keys=True)
+    except (TypeError, ValueError):  # functions, arrays: two that look alike need not be
+        return _Prober(flow, axes).find()
+    key = (type(call.layer), facts)
     if key not in _known:
         if len(_known) >= _LONGEST_CACHE:
             _known.clear()
@@ -152,7 +161,10 @@ class _Prober:
         reached = np.any([source >= 0 for source in sources if source is not None], axis=0)
         if not reached.all():
             raise _Doubt("some of its outputs were not seen to depend on any channel")
-        return Finding(tuple(sources), self._follows(sources))
+        follows: dict[str, tuple[str | None, ...]] = {}
+        for dropped in ("last", "some"):
+            follows = self._compare_with_fewer(sources, shapes, values, dropped)
+        return Finding(tuple(sources), follows)
 
     def _sources(self, index: int, axis: int, shapes: list[tuple[int, ...]], values: list) -> np.ndarray:
         """For each output channel, the one channel of input `index` that it depends on, or -1."""
@@ -163,8 +175,8 @@ class _Prober:
         for scale in _SCALES:
             for sign in (1.0, -1.0, 0.0):
                 inputs = [self._inputs(shape, scale, sign) for shape in shapes]
-                before = self._run(inputs, values)
-                if not np.array_equal(before, self._run(inputs, values), equal_nan=True):
+                before = self._run(self.layer, inputs, values)
+                if not np.array_equal(before, self._run(self.layer, inputs, values, again=True), equal_nan=True):
                     raise _Doubt("it gives different answers to the same question")
                 for bit in range(bits):
                     for value in (0, 1):
@@ -174,7 +186,7 @@ class _Prober:
                             [-1 if place == axis else 1 for place in range(len(shapes[index]))]
                         )
                         moved[index] = (inputs[index] * (1 + change) + 0.1 * scale * change).astype("float32")
-                        after = self._run(moved, values)
+                        after = self._run(self.layer, moved, values)
                         differs = (after != before) & ~(np.isnan(after) & np.isnan(before))
                         hits[value, bit] |= (
                             np.moveaxis(differs, self.output_axis, -1).reshape(-1, hits.shape[-1]).any(0)
@@ -195,64 +207,116 @@ class _Prober:
             return variable.value
         return keras.ops.convert_to_tensor(self.rng.uniform(0.3, 1.0, tuple(variable.shape)).astype(variable.dtype))
 
-    def _run(self, inputs: list[np.ndarray], values: list) -> np.ndarray:
+    def _run(self, layer: Any, inputs: list[np.ndarray], values: list, again: bool = False) -> np.ndarray:
+        """The layer's output, with other random numbers when asked `again`, and nothing of that left behind."""
         if time.monotonic() > self.deadline:
             raise _Doubt(f"probing it takes longer than {_SECONDS:.0f} s")
-        numbers = dict(zip(self.flow.call.inputs, inputs, strict=False))
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: keras.ops.convert_to_tensor(numbers[leaf.index]) if isinstance(leaf, Ref) else leaf,
-            (self.flow.call.args, self.flow.call.kwargs),
-        )
-        if isinstance(self.layer, keras.Layer) and "training" in inspect.signature(self.layer.call).parameters:
+        tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
+        args, kwargs = self._arguments(tensors)
+        if isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters:
             kwargs = {**kwargs, "training": False}
+        if again:
+            # Integers are the states of random numbers: another state must not matter.
+            values = [
+                (variable, value + 1 if keras.backend.is_int_dtype(variable.dtype) else value)
+                for variable, value in values
+            ]
         with keras.StatelessScope(values):
-            return as_numpy(keras.tree.flatten(self.layer(*args, **kwargs))[0]).astype("float64")
+            if again:
+                keras.random.uniform((1,))
+            return as_numpy(keras.tree.flatten(layer(*args, **kwargs))[0]).astype("float64")
 
-    def _follows(self, sources: list[np.ndarray | None]) -> dict[str, tuple[str | None, ...]]:
-        """Along which axes the weights follow the channels, seen by building the layer with one channel less."""
-        counts = [
-            None if axis is None else shape[axis] for axis, shape in zip(self.axes, self.flow.shapes, strict=True)
-        ]
-        size = self.size
-        lost = np.zeros(size, dtype=bool)
-        for source, count in zip(sources, counts, strict=True):
-            if source is not None and count is not None:
-                if count < 2:
-                    raise _Doubt("it has a single channel")
-                lost |= source == count - 1
-        smaller = {
-            number: keras.KerasTensor(
-                [count - 1 if count and place == axis else length for place, length in enumerate(shape)]
-            )
-            for number, axis, count, shape in zip(
-                self.flow.call.inputs, self.axes, counts, self.flow.shapes, strict=True
-            )
-        }
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: smaller[leaf.index] if isinstance(leaf, Ref) else leaf,
+    def _arguments(self, tensors: list[Any]) -> tuple[tuple, dict]:
+        """The call's arguments, with these tensors for its inputs."""
+        numbers = dict(zip(self.flow.call.inputs, tensors, strict=True))
+        return keras.tree.map_structure(
+            lambda leaf: numbers[leaf.index] if isinstance(leaf, Ref) else leaf,
             (self.flow.call.args, self.flow.call.kwargs),
         )
+
+    def _compare_with_fewer(
+        self, sources: list[np.ndarray | None], shapes: list[tuple[int, ...]], values: list, dropped: str
+    ) -> dict[str, tuple[str | None, ...]]:
+        """Build the layer without some channels and compare its answers with those of the layer itself.
+
+        Args:
+            sources: for each input, the channel that each output channel depends on.
+            shapes: of inputs to try.
+            values: of the layer's weights.
+            dropped: the "last" channel, or "some" in between.
+
+        Returns:
+            Along which axes the weights follow the channels.
+        """
+        kept = [
+            None if axis is None else _kept_of(shape[axis], dropped)
+            for axis, shape in zip(self.axes, shapes, strict=True)
+        ]
+        left = np.ones(self.size, dtype=bool)
+        for source, keep in zip(sources, kept, strict=True):
+            if source is not None and keep is not None:
+                left &= (source < 0) | keep[source]
+        fewer = [
+            keras.KerasTensor(
+                [int(keep.sum()) if keep is not None and place == axis else size for place, size in enumerate(shape)],
+                dtype="float32",
+            )
+            for axis, keep, shape in zip(self.axes, kept, self.flow.shapes, strict=True)
+        ]
+        args, kwargs = self._arguments(fewer)
         try:
             twin = type(self.layer).from_config(self.layer.get_config())
             output = keras.tree.flatten(twin(*args, **kwargs))[0]
         except Exception as error:
             raise _Doubt(f"it cannot be built for fewer channels ({type(error).__name__})") from error
-        if output.shape[self.output_axis] != size - lost.sum():
+        if output.shape[self.output_axis] != left.sum():
             raise _Doubt("its configuration fixes its number of channels")
-        follows: dict[str, tuple[str | None, ...]] = {}
-        for place, (old, new) in (
-            enumerate(zip(self.layer.weights, twin.weights, strict=True)) if self.variables else ()
+        follows, twin_values = self._matched_weights(twin, values, left)
+        inputs = [self._inputs(shape, 1.0, 0.0) for shape in shapes]
+        remaining = [
+            array if keep is None or axis is None else np.compress(keep, array, axis=axis)
+            for array, axis, keep in zip(inputs, self.axes, kept, strict=True)
+        ]
+        expected = np.compress(left, self._run(self.layer, inputs, values), axis=self.output_axis)
+        received = self._run(twin, remaining, twin_values)
+        if expected.shape != received.shape or not np.allclose(
+            expected, received, rtol=1e-4, atol=1e-5, equal_nan=True
         ):
-            spec = tuple(None if a == b else "out" for a, b in zip(old.shape, new.shape, strict=True))
-            if any(spec):
-                changed = [(a, b) for a, b in zip(old.shape, new.shape, strict=True) if a != b]
-                if any(pair != (size, size - lost.sum()) for pair in changed):
-                    raise _Doubt(f"its weight '{old.path}' follows the channels in a way that is not understood")
-                follows[f"weights.{place}"] = spec
-        in_order = all(source is None or np.array_equal(source, np.arange(size)) for source in sources)
-        if follows and not in_order:
-            raise _Doubt("it both moves channels and has weights for them")
+            raise _Doubt("it treats channels differently when there are fewer channels")
         return follows
+
+    def _matched_weights(
+        self, twin: Any, values: list, left: np.ndarray
+    ) -> tuple[dict[str, tuple[str | None, ...]], list]:
+        """Along which axes the weights follow the channels, and the values for a twin with the channels `left`."""
+        follows: dict[str, tuple[str | None, ...]] = {}
+        if not self.variables:
+            return follows, []
+        of_variable = {id(variable): value for variable, value in values}
+        twin_values = []
+        for place, (old, new) in enumerate(zip(self.layer.weights, twin.weights, strict=True)):
+            value = of_variable[id(old)]
+            spec = tuple(None if one == other else "out" for one, other in zip(old.shape, new.shape, strict=True))
+            for axis, follow in enumerate(spec):
+                if follow:
+                    if (old.shape[axis], new.shape[axis]) != (len(left), left.sum()):
+                        raise _Doubt(f"its weight '{old.path}' follows the channels in a way that is not understood")
+                    value = np.compress(left, as_numpy(value), axis=axis)
+            if any(spec):
+                follows[f"weights.{place}"] = spec
+            twin_values.append((new, keras.ops.convert_to_tensor(value)))
+        return follows, twin_values
+
+
+def _kept_of(count: int, dropped: str) -> np.ndarray:
+    """Which of `count` channels to keep: bool array (count,)."""
+    if count < 2:
+        raise _Doubt("it has a single channel")
+    if dropped == "last":
+        return np.arange(count) < count - 1
+    kept = np.random.default_rng(count).random(count) < 0.5
+    kept[0], kept[count // 2] = False, True
+    return kept
 
 
 class _Doubt(Exception):

@@ -11,7 +11,10 @@ channel.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,14 +98,11 @@ def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: i
         seed: of those random numbers.
 
     Returns:
-        0 for perfect agreement; float32 networks reach about 1e-6.
+        0 for perfect agreement; float32 networks reach about 1e-6. Infinity when an output is not a finite number.
     """
     if inputs is None:
         rng = np.random.default_rng(seed)
-        inputs = keras.tree.map_structure(
-            lambda tensor: rng.uniform(-1, 1, (2, *(size or 8 for size in tensor.shape[1:]))).astype(tensor.dtype),
-            input_structure(model),
-        )
+        inputs = keras.tree.map_structure(lambda tensor: _random_like(tensor, rng), input_structure(model))
     student = rebuild(model, structure, weights="inherit")
     worst = 0.0
     pairs = zip(
@@ -112,9 +112,18 @@ def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: i
     )
     for expected, received in pairs:
         expected, received = as_numpy(expected), as_numpy(received)
-        scale = max(float(np.abs(expected).max()), 1e-12)
-        worst = max(worst, float(np.abs(expected - received).max()) / scale)
+        scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
+        difference = float(np.abs(expected - received).max(initial=0.0)) / scale
+        worst = max(worst, difference if math.isfinite(difference) else math.inf)
     return worst
+
+
+def _random_like(tensor: Any, rng: np.random.Generator) -> np.ndarray:
+    """Two examples for a model's input: numbers from -1 to 1; of integers 0 and 1, which every vocabulary has."""
+    shape = (2, *(size or 8 for size in tensor.shape[1:]))
+    if keras.backend.is_float_dtype(tensor.dtype):
+        return rng.uniform(-1, 1, shape).astype(tensor.dtype)
+    return rng.integers(0, 2, shape).astype(tensor.dtype)
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
@@ -183,7 +192,8 @@ def replay(
         else:
             result = call_layer(index, call, ([tensors[number] for number in left],), {})
         for number, tensor in zip(call.outputs, keras.tree.flatten(result), strict=True):
-            tensors[number] = tensor
+            if topology.tensors[number]:
+                tensors[number] = tensor
     return [tensors[number] for number in trace.outputs]
 
 
@@ -208,11 +218,13 @@ def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -
     if not is_layer and rule.resize is None:
         return call.layer, args
     try:
-        config: dict[str, Any] = call.layer.get_config()
+        config: dict[str, Any] = _as_new(call.layer.get_config())
         if is_layer:
             config["name"] = call.name
         for argument, axis in rule.widths.items():
-            config[argument] = graph.axis_width(index, axis, widths)
+            if axis in graph.axes[index]:
+                *path, name = argument.split(".")
+                functools.reduce(operator.getitem, path, config)[name] = graph.axis_width(index, axis, widths)
         if rule.resize is not None:
             change = Resize(
                 call, config, list(args), graph.trace.shapes, lambda tensor, axis: graph.places(tensor, axis, widths)
@@ -225,6 +237,13 @@ def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -
             f"Layer '{call.name}' ({call.kind}) cannot be made anew from its configuration ({error}). "
             "Give the class a get_config() that returns every argument of its constructor."
         ) from error
+
+
+def _as_new(config: Any) -> Any:
+    """A configuration without the shapes that layers inside the layer were built with."""
+    if isinstance(config, dict):
+        return {key: _as_new(value) for key, value in config.items() if key != "build_config"}
+    return [_as_new(value) for value in config] if isinstance(config, list) else config
 
 
 def _check_inheritable(structure: Structure) -> None:

@@ -6,7 +6,7 @@ A reshape names its target shape, a split its points, a slice its ends: when cha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,35 +60,37 @@ def target_shape(resize: Resize) -> None:
 def split_points(resize: Resize) -> None:
     """Split: where each part begins, since equal parts need not stay equal."""
     axis = resize.config["axis"]
-    sizes = [resize.size(number, axis) or 0 for number in resize.call.outputs]
-    resize.config["indices_or_sections"] = np.cumsum(sizes)[:-1].tolist()
+    sizes = [resize.size(number, axis) for number in resize.call.outputs]
+    known = [size for size in sizes if size is not None]
+    if len(known) == len(sizes):
+        resize.config["indices_or_sections"] = np.cumsum(known)[:-1].tolist()
 
 
 def slice_ends(resize: Resize) -> None:
     """x[...]: the ends of slices along an axis of channels."""
-    keys = resize.args[1]
-    several = isinstance(keys, (tuple, list))
-    listed = list(keys) if several else [keys]
-    tensor = resize.call.inputs[0]
-    rank = len(resize.shapes[tensor])
-    named = sum(1 for key in listed if key is not None and key is not Ellipsis)
-    axis, changed = 0, []
-    for key in listed:
+    keys, tensor = resize.args[1], resize.call.inputs[0]
+    several = isinstance(keys, tuple)
+    changed = tuple(
+        _slice(resize, key, tensor, axis) if isinstance(key, slice) else key
+        for axis, key in indexed_axes(keys if several else (keys,), len(resize.shapes[tensor]))
+    )
+    resize.args[1] = changed if several else changed[0]
+
+
+def indexed_axes(keys: tuple[Any, ...], rank: int) -> Iterator[tuple[int, Any]]:
+    """The keys of x[keys], each with the axis that it is about, or that it precedes (None and Ellipsis)."""
+    axis = 0
+    for key in keys:
+        yield axis, key
         if key is Ellipsis:
-            axis += rank - named
-        elif isinstance(key, slice):
-            changed.append(_slice(resize, key, tensor, axis))
-            axis += 1
-            continue
+            axis += rank - sum(1 for other in keys if other is not None and other is not Ellipsis)
         elif key is not None:
             axis += 1
-        changed.append(key)
-    resize.args[1] = tuple(changed) if several else changed[0]
 
 
 def _slice(resize: Resize, key: slice, tensor: int, axis: int) -> slice:
     size = resize.shapes[tensor][axis]
-    if size is None or resize.places(tensor, axis) is None:
+    if size is None or key.step not in (None, 1) or resize.places(tensor, axis) is None:
         return key
     start, stop, _ = key.indices(size)
     return slice(resize.position(tensor, axis, start), resize.position(tensor, axis, stop))

@@ -164,25 +164,34 @@ _GROUPED_ATTENTION = dataclasses.replace(
 )
 
 
-def _inside(rule: Rule, layer: str, config: str, axis: str = "") -> dict[str, Mapping[str, Any]]:
-    """The columns of a row for a layer that stands inside another, by its attribute and its place in the configuration.
+def _inside(rule: Rule, layer: str, config: str, axis: str = "") -> Rule:
+    """A row for a layer that stands inside another, by its attribute and its place in the configuration.
 
     Its axes get the prefix `axis`.
     """
-    return {
-        "widths": {f"{config}.config.{argument}": axis + name for argument, name in rule.widths.items()},
-        "weights": {
+    return dataclasses.replace(
+        rule,
+        widths={f"{config}.config.{argument}": axis + name for argument, name in rule.widths.items()},
+        weights={
             f"{layer}.{path}": tuple(name and axis + name for name in names) for path, names in rule.weights.items()
         },
-        "gates": {f"{layer}.{path}": axis + name for path, name in rule.gates.items()},
-        "kernels": {f"{layer}.{path}": side for path, side in rule.kernels.items()},
-    }
+        gates={f"{layer}.{path}": axis + name for path, name in rule.gates.items()},
+        kernels={f"{layer}.{path}": side for path, side in rule.kernels.items()},
+    )
 
 
 def _both_ways(rule: Rule) -> Rule:
+    """A row for a layer that runs one of this row in both directions."""
     forward = _inside(rule, "forward_layer", "layer", "forward_")
     backward = _inside(rule, "backward_layer", "backward_layer", "backward_")
-    return Rule(flows.recur_both_ways, **{column: {**forward[column], **backward[column]} for column in forward})
+    return dataclasses.replace(
+        rule,
+        flow=flows.recur_both_ways,
+        widths={**forward.widths, **backward.widths},
+        weights={**forward.weights, **backward.weights},
+        gates={**forward.gates, **backward.gates},
+        kernels={**forward.kernels, **backward.kernels},
+    )
 
 
 _BOTH_WAYS = _both_ways(_RECURRENT)
@@ -328,9 +337,9 @@ def _rule_of_wrapper(layer: Any) -> Rule | None:
         return None
     if inner_resize not in (None, resize.one_group_a_channel):
         return None
-    return Rule(
-        flows.each_step(inner.flow),
-        **_inside(inner, "layer", "layer"),
+    return dataclasses.replace(
+        _inside(inner, "layer", "layer"),
+        flow=flows.each_step(inner.flow),
         resize=inner_resize and (lambda change: inner_resize(_for_inner_layer(change))),
     )
 

@@ -67,8 +67,8 @@ def _spread(graph: ChannelGraph, open_groups: np.ndarray) -> tuple[np.ndarray, n
         if any(kept) or not kept:
             if not all(kept):
                 _check_join(graph, index, kept)
-            alive[index] = graph.makes_something(index, open_groups)
-            live[list(call.outputs)] = alive[index]
+            live[list(call.outputs)] = graph.outputs_made(index, open_groups)
+            alive[index] = live[list(call.outputs)].any()
     for number in trace.outputs:
         if not live[number]:
             raise MorphError(_dead_output(graph, open_groups))
