@@ -17,7 +17,7 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
         if "seed_generator" in weight.path:
             continue
         name = weight.path.split("/")[-1]
-        if name in ("gamma", "moving_variance", "scale"):
+        if name in ("gamma", "moving_variance", "scale", "alpha"):
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
         elif name in ("beta", "bias", "moving_mean"):
             weight.assign(rng.normal(0, 0.3, weight.shape))
@@ -33,6 +33,17 @@ def random_structure(graph: morph.ChannelGraph, share: float, seed: int = 0) -> 
             count = max(1, round(group.size * share))
             alive[group.name] = sorted(rng.choice(group.size, count, replace=False).tolist())
     return morph.describe(graph, {name: len(kept) for name, kept in alive.items()}, alive)
+
+
+def batch_for(model: keras.Model, seed: int = 0) -> Any:
+    """Random inputs for a model: numbers, or tokens from 0 to 7."""
+    rng = np.random.default_rng(seed)
+
+    def draw(tensor: Any) -> np.ndarray:
+        shape = (2, *(size or 8 for size in tensor.shape[1:]))
+        return rng.integers(0, 8, shape) if "int" in tensor.dtype else rng.uniform(-1, 1, shape).astype("float32")
+
+    return keras.tree.map_structure(draw, model.input)
 
 
 def sizes(graph: morph.ChannelGraph) -> dict[str, int]:
