@@ -210,7 +210,7 @@ def latency(device: str | Device) -> Cost:
         longer = np.maximum(flops(call) / known.gflops, moved / known.gigabytes_per_second)
         return longer / 1e6 + known.overhead_us / 1e3
 
-    return Cost(f"latency:{known.name}", f"ms for one example on {known.name}", of_call=milliseconds)
+    return Cost(f"latency:{known.name}", f"ms per example on {known.name}", of_call=milliseconds)
 
 
 COSTS: dict[str, Cost] = {
@@ -251,8 +251,15 @@ def cost_of(cost: str | Callable | Cost) -> Cost:
     )
 
 
+def unit_of(name: str) -> str:
+    """The unit of a cost that a structure names; "" for a user's own, of which the structure knows the name only."""
+    if name.startswith("latency:"):
+        return "ms per example"
+    return COSTS[name].unit if name in COSTS else ""
+
+
 def written(value: float) -> str:
-    """A cost for people: whole numbers in full, anything with a fraction that matters in four digits."""
+    """An amount of a cost for people: whole numbers in full, small ones with a fraction in four digits."""
     return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:.4g}"
 
 

@@ -136,10 +136,9 @@ def _label(cost: str) -> str:
 
 
 def _cost_names(structure: Structure) -> list[str]:
-    names = dict.fromkeys(structure.costs)
-    for layer in structure.layers:
-        names.update(dict.fromkeys(layer.get("costs") or ()))
-    return list(names)
+    """The costs that layers have a share of; a peak of memory is no layer's."""
+    held = dict.fromkeys(name for layer in structure.layers for name in layer.get("costs") or ())
+    return sorted(held, key=lambda name: list(structure.costs).index(name) if name in structure.costs else len(held))
 
 
 def _number(value: float) -> str:

@@ -44,7 +44,8 @@ class StructureSearch(keras.Model):
 
     Args:
         model: a functional or Sequential Keras model, the seed. Its weights are trained.
-        cost: "flops" (a multiply-add is 2), "params", or a function of the layers' widths.
+        cost: a name, such as "flops" (a multiply-add is 2), "params", "activation_memory" or "latency:v100", or a
+            function of the layers' widths.
         target: fraction of the seed's cost, in (0, 1].
         budget: the cost to reach, in the cost's own unit.
         strength: price of one unit of cost in the loss.

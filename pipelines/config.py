@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from morph_core import COSTS, GATES, MorphError
+from morph_core import GATES, MorphError, cost_of
 
 DIRECT_RUNNER = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
 
@@ -229,10 +229,12 @@ class PipelineConfig(_Section):
 
     @model_validator(mode="after")
     def _known_cost_and_gate(self) -> PipelineConfig:
-        for key, known in (("cost", COSTS), ("gate", GATES)):
-            value = getattr(self, key)
-            if value not in known:
-                raise ValueError(f"{key}: unknown {key} {value!r}; expected one of {', '.join(sorted(known))}")
+        try:
+            cost_of(self.cost)
+        except MorphError as error:
+            raise ValueError(f"cost: {error}") from error
+        if self.gate not in GATES:
+            raise ValueError(f"gate: unknown gate {self.gate!r}; expected one of {', '.join(sorted(GATES))}")
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from morph_core import MorphError
+from morph_core.costs import written
 
 from .account import Say, duration, quieten
 from .config import PipelineConfig, is_uri
@@ -126,7 +127,7 @@ def _cycle(config: PipelineConfig, cycle: int) -> str:
     if config.target is not None:
         shrink = f"shrink to {config.target:.0%} of the seed's {config.cost}"
     elif config.budget is not None:
-        shrink = f"shrink to {config.budget:,.0f} {config.cost}"
+        shrink = f"shrink to {written(config.budget)} {config.cost}"
     else:
         shrink = f"shrink {config.cost} with strength {config.strength:g}"
     return f"cycle {cycle} of {config.cycles}: {shrink}" + (f", expand to {expand_to:.0%}" if expand_to else "")

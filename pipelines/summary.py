@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import morph_core as morph
+from morph_core.costs import unit_of, written
 
 from .config import PipelineConfig
 from .local_runner import RunResult
@@ -33,7 +34,7 @@ def show_summary(
     for column in comparison.columns[1:]:
         column.justify = "right"
     for name, cost in structure.costs.items():
-        comparison.add_row(_label(name), f"{cost['seed']:,.0f}", f"{cost['structure']:,.0f}", _change(cost))
+        comparison.add_row(_label(name), written(cost["seed"]), written(cost["structure"]), _change(cost))
     for row in more:
         comparison.add_row(*row)
     console.print(comparison)
@@ -66,7 +67,8 @@ def show_summary(
 
 
 def _label(cost: str) -> str:
-    return {"flops": "FLOPs (multiply-add = 2)", "params": "parameters"}.get(cost, cost)
+    label = {"flops": "FLOPs (multiply-add = 2)", "params": "parameters"}.get(cost)
+    return label or cost.replace("_", " ") + (f" ({unit_of(cost)})" if unit_of(cost) else "")
 
 
 def _change(cost: dict[str, float]) -> str:

@@ -97,7 +97,8 @@ class MorphTrainer(base_component.BaseComponent):
             structure: channel of `MorphStructure` to start from: the cycle before this one.
             hyperparameters: channel of `HyperParameters` from a Tuner; its values go to `build_model`, over those of
                 custom_config["hparams"].
-            cost: what to bring down: `"flops"` (a multiply-add counts as 2) or `"params"`.
+            cost: what to bring down: `"flops"` (a multiply-add counts as 2), `"params"`, `"activation_memory"`, or
+                `"latency:v100"`, where the device is one of `morph_core.DEVICES` or the path of a calibration file.
             target: fraction of the original seed's cost that may remain, in (0, 1]. Exactly one of target, budget and
                 strength.
             budget: the same as an absolute number.

@@ -9,6 +9,7 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
 import morph_core as morph
+from morph_core.costs import unit_of, written
 
 from .. import training, training_inputs
 from ..progress import ProgressCallback
@@ -82,7 +83,7 @@ def _search(
         structure = morph.expand(structure, graph, cost=goal.cost, target=goal.expand_to)
     # The user's own words, where the search of a later cycle was given them as a fraction of its smaller network.
     asked = {name: getattr(goal, name) for name in ("target", "budget", "strength") if getattr(goal, name) is not None}
-    return dataclasses.replace(structure, goal={**structure.goal, "cost": goal.cost, **asked})
+    return dataclasses.replace(structure, goal={**structure.goal, **asked})
 
 
 def _prove(model: keras.Model, structure: morph.Structure, features: Any) -> None:
@@ -102,7 +103,7 @@ def _summary(structure: morph.Structure) -> str:
     """The costs before and after, one line each, with their unit."""
     lines = []
     for name, cost in structure.costs.items():
-        unit = f"; {morph.COSTS[name].unit}" if name in morph.COSTS else ""
+        before, after, unit = written(cost["seed"]), written(cost["structure"]), unit_of(name)
         fraction = cost["structure"] / cost["seed"]
-        lines.append(f"{name}: {cost['seed']:,.0f} -> {cost['structure']:,.0f} ({fraction:.1%} of the seed{unit})")
+        lines.append(f"{name}: {before} -> {after} ({fraction:.1%} of the seed{unit and f'; {unit}'})")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ class Goal:
     """The arguments of one search. Any of them may still be a `RuntimeParameter`.
 
     Attributes:
-        cost: name of a cost, as in `morph_core.COSTS`.
+        cost: name of a cost, as `morph_core.cost_of` takes it.
         target: fraction of the original seed's cost, in (0, 1].
         budget: the same as an absolute number, in the cost's unit.
         strength: the paper's fixed factor instead.
@@ -53,7 +53,8 @@ class Goal:
         Raises:
             MorphError: an unknown name, a number out of its range, or not exactly one of target, budget and strength.
         """
-        _check_name("cost", self.cost, morph.COSTS)
+        if _known(self.cost):
+            morph.cost_of(str(self.cost))
         _check_name("gate", self.gate, morph.GATES)
         given = {
             name: getattr(self, name) for name in ("target", "budget", "strength") if getattr(self, name) is not None

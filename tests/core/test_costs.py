@@ -373,7 +373,7 @@ def test_a_calibration_file_is_a_device(tmp_path):
     path = tmp_path / "phone.json"
     path.write_text(json.dumps(CALIBRATION))
     cost = cost_of(f"latency:{path}")
-    assert (cost.name, cost.unit) == ("latency:phone", "ms for one example on phone")
+    assert (cost.name, cost.unit) == ("latency:phone", "ms per example on phone")
     assert dense_latency(morph.Device("phone", 12.5, "float32", 9.1, 21.0, "measured")) == pytest.approx(
         20_600 / 9.1e6 + 0.021
     )
