@@ -171,6 +171,7 @@ class _Prober:
         count = shapes[index][axis]
         bits = max(1, math.ceil(math.log2(count)))
         numbers = np.arange(count)
+        along = [-1 if place == axis else 1 for place in range(len(shapes[index]))]
         hits = np.zeros((2, bits, self.size), dtype=bool)
         for scale in _SCALES:
             for sign in (1.0, -1.0, 0.0):
@@ -180,19 +181,16 @@ class _Prober:
                     raise _Doubt("it gives different answers to the same question")
                 for bit in range(bits):
                     for value in (0, 1):
-                        chosen = (numbers >> bit) & 1 == value
-                        moved = [tensor.copy() for tensor in inputs]
-                        change = self.rng.uniform(0.5, 1.5, shapes[index]) * chosen.reshape(
-                            [-1 if place == axis else 1 for place in range(len(shapes[index]))]
-                        )
-                        moved[index] = (inputs[index] * (1 + change) + 0.1 * scale * change).astype("float32")
+                        chosen = ((numbers >> bit) & 1 == value).reshape(along)
+                        moved = list(inputs)
+                        moved[index] = np.where(chosen, self._inputs(shapes[index], scale, sign), inputs[index])
                         after = self._run(self.layer, moved, values)
                         differs = (after != before) & ~(np.isnan(after) & np.isnan(before))
                         hits[value, bit] |= (
                             np.moveaxis(differs, self.output_axis, -1).reshape(-1, hits.shape[-1]).any(0)
                         )
-        if (hits[0] & hits[1]).any():
-            raise _Doubt("it mixes channels")
+                if (hits[0] & hits[1]).any():
+                    raise _Doubt("it mixes channels")
         found = (hits[1] * (1 << np.arange(bits))[:, None]).sum(axis=0)
         return np.where(hits.any(axis=(0, 1)), found, -1)
 
@@ -210,7 +208,7 @@ class _Prober:
     def _run(self, layer: Any, inputs: list[np.ndarray], values: list, again: bool = False) -> np.ndarray:
         """The layer's output, with other random numbers when asked `again`, and nothing of that left behind."""
         if time.monotonic() > self.deadline:
-            raise _Doubt(f"probing it takes longer than {_SECONDS:.0f} s")
+            raise _Doubt(f"probing it takes longer than {_SECONDS:g} s")
         tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
         args, kwargs = self._arguments(tensors)
         if isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters:

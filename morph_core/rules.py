@@ -266,7 +266,7 @@ OPERATIONS: dict[str, Rule] = {
         "Softsign Sqrt Square Swish Tanh TanhShrink Threshold".split(),
         _CARRY,
     ),
-    **dict.fromkeys(("Identity", "StopGradient"), _PASS),
+    "StopGradient": _PASS,
     **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"), _REDUCE),
     **dict.fromkeys(("Transpose", "Moveaxis", "Swapaxes"), _MOVE),
     **dict.fromkeys(("ExpandDims", "Squeeze"), Rule(flows.move, passes=True)),
