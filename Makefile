@@ -1,5 +1,5 @@
 # `make demo` and `make test` set the machine up first; run them again as often as you like.
-.PHONY: help setup demo test test-core lint format clean
+.PHONY: help setup demo test test-all test-core lint format clean
 .DEFAULT_GOAL := help
 
 # A shell's own settings must not decide what runs here. Without .pyc files each `import tfx` costs four times the CPU.
@@ -21,6 +21,9 @@ demo: setup ## two morphing cycles on scikit-learn's digits, to a model that ser
 
 test: lint ## check style and types, then run every test (or those in ARGS)
 	.venv/bin/python -m pytest $(ARGS)
+
+test-all: lint ## as `make test`, with the tests that take long
+	.venv/bin/python -m pytest -m "slow or not slow" $(ARGS)
 
 test-core: setup ## run only the tests that need no TFX
 	.venv/bin/python -m pytest tests/core $(ARGS)
