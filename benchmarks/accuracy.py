@@ -5,7 +5,7 @@ long` is trained for as many epochs as search and retraining take together; the 
 networks: one whose widths are badly distributed (wide where images are large), which a search can repair, and one of
 equal widths, which is a sensible shape to begin with.
 
-    python benchmarks/accuracy.py --data DIR [--seeds 5] [--output results.jsonl]
+    python benchmarks/accuracy.py --data DIR [--seeds 5] [--network NAME] [--output results.jsonl]
 
 DIR holds `cifar10_16x16_20k.npz`: 20,000 training and 5,000 test images of CIFAR-10 averaged to 16x16 pixels, as uint8
 arrays x_train, y_train, x_test, y_test. Finished runs are read back from the output file, so that an interrupted study
@@ -32,7 +32,7 @@ from rich.table import Table
 import morph_core as morph
 
 NETWORKS = {"front-heavy": (48, 48, 32, 32, 16, 16), "equal widths": (32, 32, 32, 32, 32, 32)}
-ARMS = ("seed", "uniform", "uniform, twice as long", "gamma", "logistic_sigmoid")
+ARMS = ("seed", "uniform", "uniform, twice as long", "gamma", "logistic_sigmoid", "fisher")
 TARGET = 0.25
 EPOCHS, BATCH, ROWS = 8, 100, 10_000
 
@@ -116,14 +116,16 @@ def _proportional(graph: morph.ChannelGraph, least: morph.Structure) -> morph.St
 @click.command()
 @click.option("--data", "folder", required=True, type=click.Path(path_type=pathlib.Path), help="Folder of the images.")
 @click.option("--seeds", default=5, show_default=True, help="Trainings of each arm.")
+@click.option("--network", "names", multiple=True, type=click.Choice(list(NETWORKS)), help="Only these networks.")
 @click.option("--output", default="build/accuracy.jsonl", show_default=True, type=click.Path(path_type=pathlib.Path))
-def main(folder: pathlib.Path, seeds: int, output: pathlib.Path) -> None:
+def main(folder: pathlib.Path, seeds: int, names: tuple[str, ...], output: pathlib.Path) -> None:
     """Train every arm on every network with every seed, and print mean and standard deviation."""
     data = load(folder)
     output.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
     known = {(row["network"], row["arm"], row["seed"]) for row in done}
-    for name, widths in NETWORKS.items():
+    for name in names or NETWORKS:
+        widths = NETWORKS[name]
         for seed in range(seeds):
             for arm in ARMS:
                 if (name, arm, seed) in known:
