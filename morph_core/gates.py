@@ -28,8 +28,8 @@ class Gate:
     Attributes:
         learns: bool array (groups,), the groups this gate can decide on.
         highest_price: bound on the price that the controller may ask, in units of the loss per unit of log cost. A gate
-            that closes early is held to the schedule anyway: its price only has to tell dear channels from cheap ones, and
-            a higher one drowns what the data say (at 1, every seed of a small network ended with the same widths).
+            that closes early is held to the schedule anyway: its price only has to tell dear channels from cheap ones,
+            and a higher one drowns what the data say (at 1, every seed of a small network ended with the same widths).
         trainable: the gate's own trainable variables, updated by `optimizer` and not by the user's.
         optimizer: for those variables; None where there are none.
         closes_early: the channels of the lowest scores are closed all along the schedule, since the gate's numbers do
