@@ -228,7 +228,7 @@ class FisherGate(Gate):
         return kept * self._ones
 
     def charged(self) -> Any:
-        return ops.zeros_like(self._ones)
+        return ops.zeros_like(ops.convert_to_tensor(self._ones))
 
     def openness(self) -> np.ndarray:
         return np.ones(len(self.graph.group_of))

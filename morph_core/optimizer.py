@@ -29,7 +29,7 @@ class SplitOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name="split_optimizer")
         self.inner = inner
         self.gate = gate
-        self.gate_variables = list(gate_variables)
+        # By id: Keras would take variables kept here for the optimizer's own state, and JAX then sees them twice.
         self._gate_keys = {id(variable) for variable in gate_variables}
 
     def build(self, variables: Sequence[Any]) -> None:

@@ -203,6 +203,7 @@ class StructureSearch(keras.Model):
         Raises:
             MorphError: training has diverged.
         """
+        self._sync()
         self._check_finite(step)
         self._gate.anneal(progress)
         if self._controller is not None and progress >= FREEZE and not self._is_frozen():
@@ -210,7 +211,7 @@ class StructureSearch(keras.Model):
         if self._is_frozen():
             alive = as_numpy(self._mask) > 0.5
             fraction = self._cost_of(alive.astype(float)) / self._seed_cost
-            self._price.assign(ops.zeros_like(self._price))
+            self._assign_prices(np.zeros(len(self.graph.group_of)))
         else:
             alive = self._open_now(progress)
             fraction = self._charge(progress, alive)
@@ -222,6 +223,12 @@ class StructureSearch(keras.Model):
         if len(self._trajectory) < _LONGEST_TRAJECTORY:
             self._trajectory.append({"step": int(step), **state, "loss": loss})
         return {name: value for name, value in state.items() if value is not None}
+
+    def _sync(self) -> None:
+        """Bring the variables up to date: under JAX, `fit` keeps their values to itself until somebody asks."""
+        sync = getattr(self, "jax_state_sync", None)
+        if sync is not None:
+            sync()
 
     def _check_finite(self, step: int) -> None:
         """Raise when training has diverged: numbers that are none would be ranked all the same."""
@@ -311,6 +318,7 @@ class StructureSearch(keras.Model):
         """
         if not self._trajectory:
             raise MorphError("The search has not seen any data yet: call fit first, then structure().")
+        self._sync()
         kept = as_numpy(self._mask) > 0.5 if self._is_frozen() else self._snapped()
         alive = {}
         for index, group in enumerate(self.graph.groups):

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import morph_core as morph
+from morph_core.arrays import as_numpy
 from morph_core.costs import cost_of
 from morph_core.snap import smallest_cost, snap
 from tests.core.networks import conv, mlp, network, random_structure, residual, two_moons
@@ -75,12 +76,12 @@ def test_fisher_watches_squared_gradients_and_leaves_the_loss_and_its_gate_alone
     search.compile(keras.optimizers.SGD(0.0), LOSS)
     x, y = two_moons(32, 4)
     search.fit(x, y, batch_size=32, epochs=1, verbose=0)
-    logits = lambda gates: keras.ops.matmul(model.get_layer("d1")(x) * gates, model.get_layer("head").kernel)  # noqa: E731
+    hidden, kernel = as_numpy(model.get_layer("d1")(x)), as_numpy(model.get_layer("head").kernel)
     step, slopes = 1e-2, []
     for channel in range(6):
-        pair = [float(LOSS(y, logits(1.0 + sign * step * np.eye(6)[channel]))) for sign in (1, -1)]
+        pair = [float(LOSS(y, (hidden * (1 + sign * step * np.eye(6)[channel])) @ kernel)) for sign in (1, -1)]
         slopes.append((pair[0] - pair[1]) / (2 * step))
-    means = search.optimizer.gate.means(search.optimizer.gate_variables[0])[:6]
+    means = search.optimizer.gate.means(search._gate.trainable[0])[:6]
     assert means == pytest.approx(0.02 * np.square(slopes), rel=0.05, abs=1e-9)
     assert float(search.penalty()) == 0.0
 
@@ -127,6 +128,15 @@ def test_logs_and_trajectory_tell_cost_target_and_channels():
     assert trajectory[-1]["target"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("gate", sorted(morph.GATES))
+def test_the_cost_follows_the_schedule_all_along(gate):
+    """Every backend's `fit` must see the prices and gates that are set between its steps, and show what it learned."""
+    search, _ = searched(residual(8), epochs=4, target=0.3, gate=gate)
+    ratios = [row["cost"] / row["target"] for row in search.structure().trajectory]
+    assert all(0.7 < ratio < 1.35 for ratio in ratios)
+    assert max(ratios[len(ratios) * 9 // 10 :]) <= 1
+
+
 def test_the_masked_search_answers_as_the_rebuilt_network():
     model = residual(8)
     search, _ = searched(model, epochs=2, target=0.4)
@@ -161,8 +171,7 @@ def test_data_of_unknown_length_is_searched_too():
         for start in range(0, 256, 32):
             yield x[start : start + 32], y[start : start + 32]
 
-    import tensorflow as tf
-
+    tf = pytest.importorskip("tensorflow", reason="the data is a tf.data.Dataset")
     data = tf.data.Dataset.from_generator(
         batches, output_signature=(tf.TensorSpec((None, 8)), tf.TensorSpec((None,), tf.int32))
     )
