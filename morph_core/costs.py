@@ -28,6 +28,7 @@ from .rules import Rule
 
 if TYPE_CHECKING:
     from .graph import ChannelGraph
+    from .topology import Topology
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -267,26 +268,26 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def total_cost(graph: ChannelGraph, cost: Cost, widths: np.ndarray, live: np.ndarray | None = None) -> float:
+def total_cost(graph: ChannelGraph, cost: Cost, widths: np.ndarray, left: Topology | None = None) -> float:
     """The cost of a network.
 
     Args:
         graph: of the seed.
         cost: what to count.
         widths: float array (groups,), channels left in each group.
-        live: bool array (calls,), which calls are still there; all by default.
+        left: what is still there; everything by default.
     """
-    return float(np.asarray(cost.total(graph.call_widths(np.asarray(widths, dtype=float), live))))
+    return float(np.asarray(cost.total(graph.call_widths(np.asarray(widths, dtype=float), left))))
 
 
-def marginal_costs(graph: ChannelGraph, cost: Cost, widths: np.ndarray, live: np.ndarray | None = None) -> np.ndarray:
+def marginal_costs(graph: ChannelGraph, cost: Cost, widths: np.ndarray, left: Topology | None = None) -> np.ndarray:
     """What one more channel of each group costs at these widths: float array (groups,)."""
     widths = np.asarray(widths, dtype=float)
     half = 0.5 * np.eye(len(widths))
     if cost.of_call is None and not cost.takes_arrays:
-        above = [total_cost(graph, cost, widths + step, live) for step in half]
-        below = [total_cost(graph, cost, widths - step, live) for step in half]
+        above = [total_cost(graph, cost, widths + step, left) for step in half]
+        below = [total_cost(graph, cost, widths - step, left) for step in half]
         return np.array(above) - np.array(below)
     both = np.concatenate([widths + half, widths - half])
-    totals = np.broadcast_to(cost.total(graph.call_widths(both, live)), len(both))
+    totals = np.broadcast_to(cost.total(graph.call_widths(both, left)), len(both))
     return totals[: len(widths)] - totals[len(widths) :]

@@ -98,10 +98,10 @@ def _scaled(graph: ChannelGraph, widths: np.ndarray, factor: float) -> np.ndarra
 
 def _widest(graph: ChannelGraph, cost: Cost, widths: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
     """The largest factor within the limit, and its widths after single channels have filled the rest."""
-    live = graph.survivors(widths > 0).calls
+    left = graph.survivors(widths > 0)
 
     def price(candidate: np.ndarray) -> float:
-        return total_cost(graph, cost, candidate, live)
+        return total_cost(graph, cost, candidate, left)
 
     if price(widths) > limit:
         raise MorphError(

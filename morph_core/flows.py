@@ -487,7 +487,9 @@ def move(flow: Flow) -> Labelled:
 
 
 def _without_repeats(labels: np.ndarray) -> np.ndarray:
-    """The smallest array that broadcasts to `labels`."""
+    """The smallest array that broadcasts to `labels`; for an empty part of a split an empty one."""
+    if not labels.size:
+        return labels[(slice(1),) * labels.ndim]
     for axis in range(labels.ndim):
         first = labels.take([0], axis=axis)
         if (labels == first).all():

@@ -138,7 +138,7 @@ class ChannelGraph:
             MorphError: the cost is unknown, or the structure belongs to another network.
         """
         widths = self.seed_widths if structure is None else structure.widths_in(self)
-        return total_cost(self, cost_of(cost), widths, self.survivors(widths > 0).calls)
+        return total_cost(self, cost_of(cost), widths, self.survivors(widths > 0))
 
     def cost_by_layer(self, cost: str | Callable | Cost, structure: Structure | None = None) -> dict[str, float]:
         """How a cost spreads over the layers that are left, by name, in topological order.
@@ -150,7 +150,7 @@ class ChannelGraph:
         widths = self.seed_widths if structure is None else structure.widths_in(self)
         spent: dict[str, float] = {}
         if counted.of_call is not None:
-            for call in self.call_widths(widths.astype(float), self.survivors(widths > 0).calls):
+            for call in self.call_widths(widths.astype(float), self.survivors(widths > 0)):
                 spent[call.name] = spent.get(call.name, 0.0) + float(counted.of_call(call))
         return spent
 
@@ -158,12 +158,12 @@ class ChannelGraph:
         """Which layers are left when only these groups (bool array (groups,)) have channels; see `topology`."""
         return survivors(self, open_groups)
 
-    def call_widths(self, widths: np.ndarray, live: np.ndarray | None = None) -> list[CallWidths]:
-        """How wide every live call is, for costs.
+    def call_widths(self, widths: np.ndarray, left: Topology | None = None) -> list[CallWidths]:
+        """How wide every call is that is left, for costs.
 
         Args:
             widths: float array (groups,) or (networks, groups).
-            live: bool array (calls,); all by default.
+            left: what is still there; everything by default.
         """
         counts, fixed = self._axis_counts
         sizes = np.atleast_1d((widths @ counts.T + fixed).T)
@@ -174,7 +174,7 @@ class ChannelGraph:
             return np.atleast_1d((widths @ per_channel.T + rest).T)
 
         calls = []
-        for step in self._schedule(live):
+        for step in self._schedule(left):
             call = self.trace.calls[step.call]
             calls.append(
                 CallWidths(
@@ -194,13 +194,13 @@ class ChannelGraph:
             )
         return calls
 
-    def _schedule(self, live: np.ndarray | None) -> list[_Step]:
-        """The live calls in order, and which tensors each of them needs; remembered, since costs are taken in loops."""
-        key = b"" if live is None else live.tobytes()
+    def _schedule(self, left: Topology | None) -> list[_Step]:
+        """The calls left, in order, and the tensors each of them needs; remembered, since costs are taken in loops."""
+        key = b"" if left is None else left.calls.tobytes() + left.tensors.tobytes()
         if key not in self._schedules:
             if len(self._schedules) >= _MOST_SCHEDULES:
                 self._schedules.clear()
-            self._schedules[key] = _scheduled(self, live)
+            self._schedules[key] = _scheduled(self, left)
         return self._schedules[key]
 
     @functools.cached_property
@@ -323,22 +323,22 @@ class _Step:
     first: bool
 
 
-def _scheduled(graph: ChannelGraph, live: np.ndarray | None) -> list[_Step]:
-    """What each live call reads, makes and frees. A tensor that is only passed on keeps its number."""
+def _scheduled(graph: ChannelGraph, left: Topology | None) -> list[_Step]:
+    """What each call that is left reads, makes and frees. A tensor that is only passed on keeps its number."""
     trace = graph.trace
     origin = {number: number for number in trace.inputs}
     layers: set[int] = set()
     steps: list[_Step] = []
     for index, call in enumerate(trace.calls):
-        if live is not None and not live[index]:
+        if left is not None and not left.calls[index]:
             continue
-        reads = tuple(origin[number] for number in call.inputs if number in origin)
-        left_alone = len(reads) == 1 < len(call.inputs)
-        passes = len(reads) == 1 and (graph.rules[index].passes or left_alone)
+        reads = tuple(origin[number] for number in call.inputs if left is None or left.tensors[number])
+        is_join_of_one = len(reads) == 1 < len(call.inputs)
+        passes = len(reads) == 1 and (graph.rules[index].passes or is_join_of_one)
         origin.update((number, reads[0] if passes else number) for number in call.outputs)
         steps.append(_Step(index, reads, () if passes else call.outputs, (), id(call.layer) not in layers))
         layers.add(id(call.layer))
-    needed = {origin[number] for number in trace.outputs if number in origin}
+    needed = {origin[number] for number in trace.outputs}
     for place in range(len(steps) - 1, -1, -1):
         held = dict.fromkeys((*steps[place].reads, *steps[place].makes))
         steps[place] = dataclasses.replace(steps[place], frees=tuple(number for number in held if number not in needed))

@@ -279,10 +279,10 @@ class StructureSearch(keras.Model):
         """The cost of the structure with these channels; before dead branches go if nothing would be left."""
         widths = self._widths(alive)
         try:
-            live = self.graph.survivors(widths > 0).calls
+            left = self.graph.survivors(widths > 0)
         except MorphError:
-            live = None
-        return total_cost(self.graph, self._cost, widths, live)
+            left = None
+        return total_cost(self.graph, self._cost, widths, left)
 
     def _is_frozen(self) -> bool:
         return bool(as_numpy(self._frozen) > 0.5)

@@ -126,12 +126,12 @@ class _Picker:
         return True
 
     def price(self, widths: np.ndarray) -> float:
-        return total_cost(self.graph, self.cost, widths, self.graph.survivors(widths > 0).calls)
+        return total_cost(self.graph, self.cost, widths, self.graph.survivors(widths > 0))
 
     def fill(self, widths: np.ndarray, budget: float, without: int | None = None) -> np.ndarray:
         """Give channels back, best score first, until no more fits; none to the group `without`."""
         widths = widths.copy()
-        live = self.graph.survivors(widths > 0).calls
+        left = self.graph.survivors(widths > 0)
         ranked = {group: self._ranked(group) for group in self.by_need}
         growing = [group for group in self.by_need if 0 < widths[group] < self.graph.groups[group].size]
         growing = [group for group in growing if group != without]
@@ -139,7 +139,7 @@ class _Picker:
             growing.sort(key=lambda group: -self.scores[ranked[group][widths[group]]])
             for group in list(growing):
                 widths[group] += 1
-                if total_cost(self.graph, self.cost, widths, live) <= budget:
+                if total_cost(self.graph, self.cost, widths, left) <= budget:
                     if widths[group] == self.graph.groups[group].size:
                         growing.remove(group)
                     break
@@ -149,8 +149,8 @@ class _Picker:
 
     def tighten(self, widths: np.ndarray, budget: float) -> np.ndarray:
         """Take up to three channels from one group and give the room to others, while that uses the budget better."""
-        live = self.graph.survivors(widths > 0).calls
-        best, used = widths, total_cost(self.graph, self.cost, widths, live)
+        left = self.graph.survivors(widths > 0)
+        best, used = widths, total_cost(self.graph, self.cost, widths, left)
         tries = 0
         for taken in (1, 2, 3):
             for group in self.by_need:
@@ -162,7 +162,7 @@ class _Picker:
                 candidate = widths.copy()
                 candidate[group] -= taken
                 candidate = self.fill(candidate, budget, without=group)
-                price = total_cost(self.graph, self.cost, candidate, live)
+                price = total_cost(self.graph, self.cost, candidate, left)
                 if price > used:
                     best, used = candidate, price
         return self.fill(best, budget)

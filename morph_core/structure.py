@@ -23,6 +23,7 @@ from .errors import MorphError
 
 if TYPE_CHECKING:
     from .graph import ChannelGraph
+    from .topology import Topology
 
 SCHEMA_VERSION = 1
 # No layer anyone trains is wider; a larger number in a file is damage, and would exhaust memory when rebuilt.
@@ -177,7 +178,7 @@ def describe(
                 "alive": None if kept is None else [int(channel) for channel in kept][:width],
             }
     named = {name: COSTS[name] for name in COSTS} | {cost_of(cost).name: cost_of(cost) for cost in costs}
-    layers, totals = _costed(graph, final, topology.calls, named)
+    layers, totals = _costed(graph, final, topology, named)
     names = [call.name for call in graph.trace.calls]
     left = {name for name, live in zip(names, topology.calls, strict=True) if live}
     return Structure(
@@ -261,12 +262,12 @@ def chain(first: Structure, second: Structure) -> Structure:
 
 
 def _costed(
-    graph: ChannelGraph, widths: np.ndarray, live: np.ndarray, costs: Mapping[str, Cost]
+    graph: ChannelGraph, widths: np.ndarray, left: Topology, costs: Mapping[str, Cost]
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """The table of layers, and the totals, before and after."""
     seed_calls = graph.call_widths(graph.seed_widths.astype(float))
-    kept = graph.call_widths(widths.astype(float), live)
-    now_at = dict(zip(np.flatnonzero(live).tolist(), kept, strict=True))
+    kept = graph.call_widths(widths.astype(float), left)
+    now_at = dict(zip(np.flatnonzero(left.calls).tolist(), kept, strict=True))
     layers: list[dict[str, Any]] = []
     rows: dict[str, dict[str, Any]] = {}
     for index, before in enumerate(seed_calls):

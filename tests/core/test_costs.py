@@ -218,12 +218,12 @@ def test_marginal_activation_memory_is_what_a_channel_adds_to_the_peak():
 @pytest.mark.parametrize("name", ["activation_memory", "activation_total"])
 def test_many_networks_at_once_cost_what_they_cost_one_by_one(name):
     graph = morph.ChannelGraph.from_model(residual(8, blocks=3))
-    live = graph.survivors(np.array([group.name != "b2_in" for group in graph.groups])).calls
+    left = graph.survivors(np.array([group.name != "b2_in" for group in graph.groups]))
     at_once = morph.COSTS[name]
     one_by_one = Cost(name, at_once.unit, of_network=at_once.of_network)
     widths = graph.seed_widths * 0.7
-    assert marginal_costs(graph, at_once, widths, live) == pytest.approx(
-        marginal_costs(graph, one_by_one, widths, live)
+    assert marginal_costs(graph, at_once, widths, left) == pytest.approx(
+        marginal_costs(graph, one_by_one, widths, left)
     )
 
 
@@ -249,7 +249,12 @@ def test_every_cost_of_a_structure_is_that_of_the_rebuilt_network(cost):
     def towers(x):
         return layers.Concatenate()([conv(6, "one")(x), conv(8, "two")(conv(4, "low")(x)), layers.ReLU()(x)])
 
-    for model, gone in ((residual(8, blocks=3), "b2_in"), (network(towers), "low")):
+    def parts(x):
+        one, two = keras.ops.split(conv(8, "pair")(x), 2, axis=-1)
+        return layers.Add()([conv(6, "low")(one), conv(6, "high")(two)])
+
+    models = ((residual(8, blocks=3), "b2_in"), (network(towers), "low"), (network(parts), "pair"))
+    for model, gone in models:
         graph = morph.ChannelGraph.from_model(model)
         for structure in (random_structure(graph, 0.5), morph.describe(graph, {gone: 0})):
             rebuilt = morph.ChannelGraph.from_model(morph.rebuild(model, structure))
