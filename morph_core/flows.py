@@ -473,9 +473,9 @@ def move(flow: Flow) -> Labelled:
         return flow.keep_whole(f"{flow.describe()} is called with positions that are tensors")
     if not labels.any():
         return flow.nothing()
-    if None in shape[1:] or math.prod(size or 1 for size in shape[1:]) > _LARGEST_LABEL_TENSOR:
+    if None in shape[1:] or math.prod(size or 1 for size in shape) > _LARGEST_LABEL_TENSOR:
         return flow.keep_whole(f"{flow.describe()} moves a tensor of unknown or very large size {shape}")
-    full = np.ascontiguousarray(np.broadcast_to(labels, (1, *(size or 1 for size in shape[1:]))), dtype=np.int32)
+    full = np.ascontiguousarray(np.broadcast_to(labels, [size or 1 for size in shape]), dtype=np.int32)
     args, kwargs = keras.tree.map_structure(
         lambda leaf: keras.ops.convert_to_tensor(full) if isinstance(leaf, Ref) else leaf,
         (flow.call.args, flow.call.kwargs),

@@ -26,6 +26,7 @@ import numpy as np
 
 from .arrays import as_numpy
 from .flows import Flow, Labelled
+from .resize import made_anew
 from .trace import Ref
 
 # Positions are tried on few places; a layer that only works at its true size is tried there, up to this many elements.
@@ -111,7 +112,11 @@ def _cached(flow: Flow, axes: list[int | None]) -> Finding:
     )
     try:
         facts = json.dumps([config, arguments, flow.shapes, axes], sort_keys=True)
-    except (TypeError, ValueError):  # functions, arrays: two that look alike need not be
+    except (TypeError, ValueError):  # objects that only they themselves are like
+        return _Prober(flow, axes).find()
+    if (
+        '"__lambda__"' in facts or '"function"' in facts
+    ):  # Keras writes a function's name or code, not what they refer to
         return _Prober(flow, axes).find()
     key = (type(call.layer), facts)
     if key not in _known:
@@ -263,7 +268,7 @@ class _Prober:
         ]
         args, kwargs = self._arguments(fewer)
         try:
-            twin = type(self.layer).from_config(self.layer.get_config())
+            twin = made_anew(self.layer, self.layer.get_config())
             output = keras.tree.flatten(twin(*args, **kwargs))[0]
         except Exception as error:
             raise _Doubt(f"it cannot be built for fewer channels ({type(error).__name__})") from error

@@ -26,7 +26,7 @@ from .arrays import as_numpy
 from .errors import MorphError
 from .gating import gated_call, weight_of
 from .graph import ChannelGraph
-from .resize import Resize
+from .resize import Resize, made_anew
 from .structure import Structure
 from .topology import Topology
 from .trace import Call, Ref, input_structure, pack_outputs, standardize_inputs
@@ -120,7 +120,7 @@ def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: i
 
 def _random_like(tensor: Any, rng: np.random.Generator) -> np.ndarray:
     """Two examples for a model's input: numbers from -1 to 1; of integers 0 and 1, which every vocabulary has."""
-    shape = (2, *(size or 8 for size in tensor.shape[1:]))
+    shape = (tensor.shape[0] or 2, *(size or 8 for size in tensor.shape[1:]))
     if keras.backend.is_float_dtype(tensor.dtype):
         return rng.uniform(-1, 1, shape).astype(tensor.dtype)
     return rng.integers(0, 2, shape).astype(tensor.dtype)
@@ -231,7 +231,7 @@ def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -
             )
             rule.resize(change)
             args = tuple(change.args)
-        return type(call.layer).from_config(config), args
+        return made_anew(call.layer, config), args
     except Exception as error:
         raise MorphError(
             f"Layer '{call.name}' ({call.kind}) cannot be made anew from its configuration ({error}). "

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 
 from .trace import Call
@@ -42,6 +43,15 @@ class Resize:
         """Where a place on the seed's axis lies now."""
         left = self.places(tensor, axis)
         return place if left is None else round(float(left[:place].sum()))
+
+
+def made_anew(layer: Any, config: dict[str, Any]) -> Any:
+    """A new layer or operation like `layer`, from its configuration, which may be changed."""
+    if isinstance(layer, keras.layers.Lambda):
+        # Keras does not make functions from configurations, since files could bring any; here they are at hand.
+        functions = {"function": layer.function, "output_shape": layer._output_shape, "mask": layer.mask}
+        return type(layer)(**{**config, **functions})
+    return type(layer).from_config(config)
 
 
 def target_shape(resize: Resize) -> None:

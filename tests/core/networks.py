@@ -40,7 +40,7 @@ def batch_for(model: keras.Model, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
 
     def draw(tensor: Any) -> np.ndarray:
-        shape = (2, *(size or 8 for size in tensor.shape[1:]))
+        shape = (tensor.shape[0] or 2, *(size or 8 for size in tensor.shape[1:]))
         return rng.integers(0, 8, shape) if "int" in tensor.dtype else rng.uniform(-1, 1, shape).astype("float32")
 
     return keras.tree.map_structure(draw, model.input)

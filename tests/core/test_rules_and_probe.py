@@ -525,6 +525,17 @@ def test_layers_that_hold_functions_are_not_taken_for_alike():
     assert through(lambda x: x - ops.mean(x, axis=-1, keepdims=True)) == {"b": 6}
 
 
+def test_functions_of_one_name_are_not_taken_for_alike():
+    def through(axis: int) -> dict[str, int]:
+        def centered(x):
+            return x - ops.mean(x, axis=axis, keepdims=True)
+
+        return sizes(morph.ChannelGraph.from_model(network(lambda x: conv(6, "b")(layers.Lambda(centered)(x)))))
+
+    assert through(1) == {"a": 12, "b": 6}
+    assert through(-1) == {"b": 6}
+
+
 class Applied(layers.Layer):
     """Applies a function that its configuration holds as an object."""
 

@@ -246,6 +246,14 @@ def channel_shuffle_by_operations(x):
     return conv(6, "b")(ops.reshape(y, (-1, 8, 8, 12)))
 
 
+@model({"a": 4})
+def channel_shuffle_of_a_fixed_batch():
+    """a(12) -- (2, 3, 4) -- transpose -- (2, 4, 3) -- (2, 12) -- head     the batch is named, too"""
+    inputs = keras.Input(batch_shape=(2, 5))
+    y = ops.transpose(ops.reshape(layers.Dense(12, name="a")(inputs), (2, 3, 4)), (0, 2, 1))
+    return keras.Model(inputs, layers.Dense(5, name="head")(ops.reshape(y, (2, 12))))
+
+
 @image({"a": 4, "b": 6})
 def channel_shuffle_by_layers(x):
     """a(12) -- Reshape(3, 4) -- Permute -- (4, 3) -- Reshape(12) -- b"""
@@ -556,6 +564,18 @@ def custom_layer_with_weights_for_each_channel(x):
 def custom_layer_that_mixes(x):
     """a -- Centered -- b"""
     return conv(6, "b")(Centered(name="contrast")(x))
+
+
+@image({"a": 12, "b": 6})
+def lambda_for_each_channel(x):
+    """a -- Lambda(|x|) -- b     its function is no part of its configuration"""
+    return conv(6, "b")(layers.Lambda(lambda tensor: ops.abs(tensor) + 1)(x))
+
+
+@image({"b": 6}, {"a": r"'contrast' \(Lambda\) has no rule, and it mixes channels"})
+def lambda_over_channels(x):
+    """a -- Lambda(x - mean of x) -- b"""
+    return conv(6, "b")(layers.Lambda(lambda tensor: tensor - ops.mean(tensor, -1, keepdims=True), name="contrast")(x))
 
 
 # --- sequences --------------------------------------------------------------------------------------------------------
