@@ -24,6 +24,19 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
+def calibrate(model: keras.Model, inputs: Any) -> keras.Model:
+    """Give each BatchNormalization the statistics of these inputs, as training would.
+
+    A deep network with statistics of no relation to its activations is chaotic: rounding alone changes its answer.
+    """
+    keras.utils.set_random_seed(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(inputs, training=True)
+    return model
+
+
 def random_structure(graph: morph.ChannelGraph, share: float, seed: int = 0) -> morph.Structure:
     """Keep a random `share` of the channels of each group, at least one."""
     rng = np.random.default_rng(seed)
@@ -35,12 +48,12 @@ def random_structure(graph: morph.ChannelGraph, share: float, seed: int = 0) -> 
     return morph.describe(graph, {name: len(kept) for name, kept in alive.items()}, alive)
 
 
-def batch_for(model: keras.Model, seed: int = 0) -> Any:
-    """Random inputs for a model: numbers, or tokens from 0 to 7."""
+def batch_for(model: keras.Model, seed: int = 0, count: int = 2) -> Any:
+    """Random inputs for a model, `count` examples: numbers, or tokens from 0 to 7."""
     rng = np.random.default_rng(seed)
 
     def draw(tensor: Any) -> np.ndarray:
-        shape = (tensor.shape[0] or 2, *(size or 8 for size in tensor.shape[1:]))
+        shape = (tensor.shape[0] or count, *(size or 8 for size in tensor.shape[1:]))
         return rng.integers(0, 8, shape) if "int" in tensor.dtype else rng.uniform(-1, 1, shape).astype("float32")
 
     return keras.tree.map_structure(draw, model.input)
