@@ -1,5 +1,5 @@
 # `make demo` and `make test` set the machine up first; run them again as often as you like.
-.PHONY: help setup demo test test-all test-core lint format clean
+.PHONY: help setup demo test test-all test-core test-backends lint format clean
 .DEFAULT_GOAL := help
 
 # A shell's own settings must not decide what runs here. Without .pyc files each `import tfx` costs four times the CPU.
@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export NO_GCE_CHECK ?= true
 
 help: ## list what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-15s %s\n' "$$name" "$$text"; done
 	@echo 'ARGS="..." reaches the command: make test ARGS="tests/core -x". MORPH_PYTHON and MORPH_EXTRAS: see tools/setup.sh.'
 
 setup: ## make .venv with the TFX stack that this machine can run
@@ -28,6 +28,9 @@ test-all: lint ## as `make test`, with the tests that take long
 test-core: setup ## run only the tests that need no TFX
 	.venv/bin/python -m pytest tests/core $(ARGS)
 
+test-backends: ## run the core's tests on JAX and PyTorch, where no TensorFlow is installed
+	tools/backends.sh jax torch -- $(ARGS)
+
 lint: setup ## check style and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -42,4 +45,4 @@ format: setup ## rewrite the source files in the project's style
 	.venv/bin/ruff format
 
 clean: ## remove everything that these commands made
-	rm -rf .venv .tools build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-jax .venv-torch .tools build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

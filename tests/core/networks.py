@@ -5,9 +5,20 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 import morph_core as morph
+
+
+def known_network(name: str, **options: Any) -> keras.Model:
+    """A network of keras.applications with random weights; skips the test where Keras does not offer it."""
+    try:
+        return getattr(keras.applications, name)(**{"weights": None, **options})
+    except ValueError as error:
+        if "not available with the" in str(error):
+            pytest.skip(str(error))
+        raise
 
 
 def randomize(model: keras.Model, seed: int = 0) -> keras.Model:

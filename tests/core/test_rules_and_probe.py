@@ -355,7 +355,8 @@ class Shuffle(layers.Layer):
         self.generator = keras.random.SeedGenerator(1)
 
     def call(self, inputs):
-        return keras.random.shuffle(inputs, axis=-1, seed=self.generator)
+        # Keras counts the axis from the front for PyTorch.
+        return keras.random.shuffle(inputs, axis=len(inputs.shape) - 1, seed=self.generator)
 
 
 class Width(layers.Layer):

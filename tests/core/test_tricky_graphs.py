@@ -17,6 +17,7 @@ import pytest
 from keras import layers, ops
 
 import morph_core as morph
+from morph_core.arrays import as_numpy
 from tests.core.networks import batch_for, conv, network, random_structure, randomize, sizes
 
 
@@ -97,7 +98,7 @@ def test_masked_equals_rebuilt(name, share):
         # Closing gates must matter: a law about networks that answer the same in any case would say nothing.
         assert student.count_params() < seed.count_params()
         before, after = (
-            np.concatenate([np.ravel(output) for output in keras.tree.flatten(outputs)])
+            np.concatenate([np.ravel(as_numpy(output)) for output in keras.tree.flatten(outputs)])
             for outputs in (seed(inputs, training=False), morph.masked(seed, structure, inputs))
         )
         assert np.abs(before - after).max() > 1e-3 * np.abs(before).max()
