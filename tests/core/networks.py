@@ -1,6 +1,6 @@
 """Small networks, and the ways to treat them, that the tests of the core share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import keras
@@ -19,6 +19,13 @@ def known_network(name: str, **options: Any) -> keras.Model:
         if "not available with the" in str(error):
             pytest.skip(str(error))
         raise
+
+
+def slow_on_jax(names: Iterable[str], quick: Collection[str] = ()) -> list:
+    """Parameters of a test of large networks: all but `quick` are slow under JAX, which compiles each operation."""
+    if keras.backend.backend() != "jax":
+        return list(names)
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in names]
 
 
 def randomize(model: keras.Model, seed: int = 0) -> keras.Model:

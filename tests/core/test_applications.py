@@ -12,7 +12,7 @@ import pytest
 import morph_core as morph
 from morph_core.arrays import as_numpy
 from morph_core.trace import Call
-from tests.core.networks import batch_for, calibrate, known_network, random_structure, randomize
+from tests.core.networks import batch_for, calibrate, known_network, random_structure, randomize, slow_on_jax
 
 # The smallest of each family; the others run with `make test-all`.
 QUICK = (
@@ -25,7 +25,7 @@ SLOW = (
     "EfficientNetV2B3 EfficientNetV2S EfficientNetV2M EfficientNetV2L InceptionResNetV2 MobileNetV3Large NASNetLarge "
     "ResNet101 ResNet101V2 ResNet152 ResNet152V2 VGG19"
 ).split()
-# JAX compiles, and PyTorch interprets, each operation by itself: there a few must do.
+# What differs between backends shows in a few.
 if keras.backend.backend() != "tensorflow":
     SLOW = sorted({*QUICK, *SLOW} - {"MobileNetV2", "ResNet50"})
     QUICK = ["MobileNetV2", "ResNet50"]
@@ -52,7 +52,7 @@ def test_all_networks_of_keras_applications_are_here():
     assert len(found) == 40
 
 
-@pytest.mark.parametrize("name", spread(QUICK, SLOW))
+@pytest.mark.parametrize("name", spread(slow_on_jax(QUICK, quick=["MobileNetV2"]), SLOW))
 def test_networks_of_keras_applications(name):
     seed = application(name)
     graph = morph.ChannelGraph.from_model(seed)
@@ -78,7 +78,7 @@ RESNET_BLOCKS = [
 
 
 @pytest.mark.parametrize(
-    "block", spread(RESNET_BLOCKS[::5], [name for name in RESNET_BLOCKS if name not in RESNET_BLOCKS[::5]])
+    "block", spread(slow_on_jax(RESNET_BLOCKS[::5]), [name for name in RESNET_BLOCKS if name not in RESNET_BLOCKS[::5]])
 )
 def test_each_block_of_resnet50_goes_as_a_whole(block):
     #   --+-- 1_conv -- 1_bn -- 1_relu -- 2_conv -- 2_bn -- 2_relu -- 3_conv -- 3_bn --+
@@ -119,7 +119,10 @@ TOWERS |= {"mixed8": 2, "mixed9_0": 2, "concatenate-1": 2, "mixed9": 2, "mixed9_
 
 @pytest.mark.parametrize(
     "block",
-    spread(["mixed0", "mixed3", "mixed9_0"], [name for name in TOWERS if name not in ("mixed0", "mixed3", "mixed9_0")]),
+    spread(
+        slow_on_jax(["mixed0", "mixed3", "mixed9_0"]),
+        [name for name in TOWERS if name not in ("mixed0", "mixed3", "mixed9_0")],
+    ),
 )
 def test_each_tower_of_inception_v3_goes_as_a_whole(block):
     of_block = [(last, fallen) for join, last, fallen in towers() if join == block]

@@ -9,7 +9,7 @@ from keras import layers
 
 import morph_core as morph
 from morph_core.costs import Cost, cost_of, marginal_costs, total_cost
-from tests.core.networks import conv, known_network, mlp, network, random_structure, residual, two_moons
+from tests.core.networks import conv, known_network, mlp, network, random_structure, residual, slow_on_jax, two_moons
 
 # At the default input: multiply-adds of convolutions and dense layers in millions, counted by hooks on each layer's
 # kernel and output in an independent script; and parameters.
@@ -30,7 +30,7 @@ KNOWN_COSTS = {
 }
 
 
-@pytest.mark.parametrize("name", KNOWN_COSTS)
+@pytest.mark.parametrize("name", slow_on_jax(KNOWN_COSTS, quick=["MobileNetV2"]))
 def test_known_networks_cost_what_others_counted(name):
     model = known_network(name)
     graph = morph.ChannelGraph.from_model(model)
