@@ -121,8 +121,8 @@ def mix(flow: Flow) -> Labelled:
     axis = channel_axis(flow.layer)
     flow.axes["in"] = flow.read(axis)
     made = flow.make("out", flow.output_shape[axis])
-    if not is_elementwise(getattr(flow.layer, "activation", None)):
-        flow.labels.freeze(made, f"{flow.describe()} has an activation that compares channels with each other")
+    if reason := _activation_reason(flow, getattr(flow.layer, "activation", None)):
+        flow.labels.freeze(made, reason)
     return flow.place(made, axis)
 
 
@@ -170,8 +170,9 @@ def recur(flow: Flow) -> Labelled:
     made = flow.make("out", layer.units)
     gates = layer.cell.kernel.shape[-1] // layer.units
     flow.axes["gates"] = np.tile(made, gates)
-    if not all(is_elementwise(getattr(layer, name, None)) for name in ("activation", "recurrent_activation")):
-        flow.labels.freeze(made, f"{flow.describe()} has an activation that compares channels with each other")
+    for name in ("activation", "recurrent_activation"):
+        if reason := _activation_reason(flow, getattr(layer, name, None)):
+            flow.labels.freeze(made, reason)
     named = dict(zip(("sequences", "initial_state"), flow.call.args, strict=False)) | flow.call.kwargs
     for state in (leaf for leaf in keras.tree.flatten(named.get("initial_state")) if isinstance(leaf, Ref)):
         vector = flow.read(-1, flow.call.inputs.index(state.index))
@@ -286,8 +287,8 @@ def depthwise(flow: Flow) -> Labelled:
     axis = channel_axis(flow.layer)
     flow.axes["in"] = flow.read(axis)
     flow.axes["out"] = np.repeat(flow.axes["in"], flow.layer.depth_multiplier)
-    if not is_elementwise(getattr(flow.layer, "activation", None)):
-        return flow.keep_whole(f"{flow.describe()} has an activation that compares channels with each other")
+    if reason := _activation_reason(flow, getattr(flow.layer, "activation", None)):
+        return flow.keep_whole(reason)
     return flow.place(flow.axes["out"], axis)
 
 
@@ -543,3 +544,16 @@ def is_elementwise(activation: Any) -> bool:
         return True
     name = getattr(activation, "__name__", "")
     return name in _ELEMENTWISE and getattr(keras.activations, name, None) is activation
+
+
+def _activation_reason(flow: Flow, activation: Any) -> str:
+    """Why the channels behind an activation must stay; empty when it treats each number alone."""
+    if is_elementwise(activation):
+        return ""
+    name = getattr(activation, "__name__", type(activation).__name__)
+    if getattr(keras.activations, name, None) is activation:
+        return f"{flow.describe()} has an activation that compares channels with each other ({name})"
+    return (
+        f"{flow.describe()} has an activation ({name}) that is none of keras.activations and may compare channels with "
+        "each other; make it a layer of its own, which is examined"
+    )

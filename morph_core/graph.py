@@ -119,7 +119,7 @@ class ChannelGraph:
                 call.inputs,
                 call.outputs,
                 [self.trace.shapes[number] for number in call.outputs],
-                [tuple(weight.shape) for weight in getattr(call.layer, "weights", [])],
+                [tuple(weight.shape) for weight in _own_weights(call.layer)],
             ]
             for call in self.trace.calls
         ]
@@ -306,6 +306,12 @@ class ChannelGraph:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def _own_weights(layer: Any) -> list[Any]:
+    """The weights of a layer, less those of an activation that is a layer: Keras makes these at the first run."""
+    late = {id(weight) for weight in getattr(getattr(layer, "activation", None), "weights", [])}
+    return [weight for weight in getattr(layer, "weights", []) if id(weight) not in late]
 
 
 # A search looks at a few structures again and again; each schedule is some ten bytes a call.

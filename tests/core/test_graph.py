@@ -127,6 +127,17 @@ def test_softmax_inside_the_network_freezes_what_it_compares():
     assert "'attention' (Dense) has an activation that compares channels" in str(graph)
 
 
+def test_an_activation_that_is_a_layer_stays_the_same_network_once_it_has_run():
+    inputs = keras.Input((8, 8, 3))
+    y = layers.Conv2D(6, 3, activation=layers.PReLU(), name="a")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(y)))
+    before = ChannelGraph.from_model(model)
+    model.predict(np.zeros((1, 8, 8, 3)), verbose=0)
+    after = ChannelGraph.from_model(model)
+    assert before.fingerprint == after.fingerprint
+    assert "activation (PReLU)" in str(after) and "a layer of its own" in str(after)
+
+
 class Differences(layers.Layer):
     def call(self, inputs):
         return inputs - keras.ops.mean(inputs, axis=-1, keepdims=True)
