@@ -6,7 +6,8 @@ from tfx.utils import json_utils
 
 from morph_tfx.pipelines.config import EvaluateConfig, parse_config
 from morph_tfx.pipelines.module_files import without_wheels
-from morph_tfx.pipelines.morph_pipeline import LATEST_BLESSED, eval_config, morph_pipeline
+from morph_tfx.pipelines.morph_pipeline import morph_pipeline
+from morph_tfx.pipelines.stages import LATEST_BLESSED, eval_config
 
 TEXT = """
 name: digits
