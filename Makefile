@@ -1,5 +1,5 @@
 # `make demo` and `make test` set the machine up first; run them again as often as you like.
-.PHONY: help setup demo test test-all test-core test-backends lint format clean
+.PHONY: help setup demo test test-all test-core test-backends test-second-stack lint format clean
 .DEFAULT_GOAL := help
 
 # A shell's own settings must not decide what runs here. Without .pyc files each `import tfx` costs four times the CPU.
@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export NO_GCE_CHECK ?= true
 
 help: ## list what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-15s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-18s %s\n' "$$name" "$$text"; done
 	@echo 'ARGS="..." reaches the command: make test ARGS="tests/core -x". MORPH_PYTHON and MORPH_EXTRAS: see tools/setup.sh.'
 
 setup: ## make .venv with the TFX stack that this machine can run
@@ -30,6 +30,9 @@ test-core: setup ## run only the tests that need no TFX
 
 test-backends: ## run the core's tests on JAX and PyTorch, where no TensorFlow is installed
 	tools/backends.sh jax torch -- $(ARGS)
+
+test-second-stack: ## as root: run the tests of TFX 1.21 in a Debian 13 root (see tools/second_stack.sh)
+	tools/second_stack.sh $(if $(ARGS),-- $(ARGS))
 
 lint: setup ## check style and types
 	.venv/bin/ruff check

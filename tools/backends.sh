@@ -54,7 +54,7 @@ prepare() {   # prepare BACKEND: makes .venv-BACKEND unless it is there and made
   "$python" -m venv --clear "$environment" || die "$python cannot make a virtual environment; its answer is above. On Debian: apt-get install python3-venv"
   install_backend "$1" "$environment/bin/python" ||
     die "the CPU build of $1 could not be installed on $python; pip's answer is above. Check the network, or name another Python with MORPH_BACKEND_PYTHON."
-  # shellcheck disable=SC2086 -- a list
+  # shellcheck disable=SC2086 # a list
   "$environment/bin/python" -m pip install --quiet "keras==$KERAS" numpy $TESTS ||
     die "the tests' own packages could not be installed; pip's answer is above. Check the network."
   printf '%s\n' "$made" > "$environment/.inputs"
