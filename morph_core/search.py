@@ -26,12 +26,11 @@ from .graph import ChannelGraph
 from .optimizer import SplitOptimizer
 from .rebuild import replay
 from .snap import smallest_cost, snap, too_small
+from .steering import Steering
 from .structure import Structure, describe
 from .topology import Topology
 from .trace import pack_outputs, standardize_inputs
 
-# Steps between two looks at the cost; short searches look more often, so that there are enough of them to steer by.
-_LOOK_EVERY, _LOOKS_AT_LEAST = 10, 100
 _LONGEST_TRAJECTORY = 2000
 
 
@@ -185,7 +184,7 @@ class StructureSearch(keras.Model):
         """As `keras.Model.fit`; logs also hold `cost` and `target` (fractions of the seed's cost) and `alive`."""
         if callbacks is not None and not isinstance(callbacks, (list, tuple)):
             callbacks = [callbacks]
-        return super().fit(*args, callbacks=[_Steering(self), *(callbacks or [])], **kwargs)
+        return super().fit(*args, callbacks=[Steering(self), *(callbacks or [])], **kwargs)
 
     # --- outside the step ---
 
@@ -344,52 +343,3 @@ class StructureSearch(keras.Model):
             elif not group.prunable and group.readers:
                 reasons[group.name] = group.reason
         return reasons
-
-
-class _Steering(keras.callbacks.Callback):
-    """Lets the search look at its cost while `fit` runs, and puts what it sees into everyone's logs."""
-
-    def __init__(self, search: StructureSearch) -> None:
-        super().__init__()
-        self._search = search
-        self._seen: dict[str, float] = {}
-        self._epoch_length: int | None = None
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        params = self.params or {}
-        self._epoch_length = params.get("steps")
-        self._epochs = max(params.get("epochs") or 1, 1)
-        self._step = 0
-        self._search._gate.begin(self._epoch_length * self._epochs if self._epoch_length else None)
-        if params.get("verbose"):
-            for name, reason in self._search.fixed().items():
-                print(f"kept whole: {name}: {reason}", flush=True)
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._epoch, self._batch = epoch, 0
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._batch = batch + 1
-        self._step += 1
-        self._search._steps_seen += 1
-        length = self._epoch_length
-        every = _LOOK_EVERY
-        if length:
-            every = max(1, min(_LOOK_EVERY, length * self._epochs // _LOOKS_AT_LEAST))
-        if self._step % every == 0 or not self._seen:
-            loss = (logs or {}).get("loss")
-            within = min(self._batch / length, 1.0) if length else 0.0
-            self._look((self._epoch + within) / self._epochs, None if loss is None else float(loss))
-        if logs is not None:
-            logs.update(self._seen)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._epoch_length = self._epoch_length or self._batch
-        loss = (logs or {}).get("loss")
-        self._look((epoch + 1) / self._epochs, None if loss is None else float(loss))
-        if logs is not None:
-            logs.update(self._seen)
-
-    def _look(self, progress: float, loss: float | None) -> None:
-        finite = loss if loss is not None and math.isfinite(loss) else None
-        self._seen = self._search.update(progress, self._search._steps_seen, finite)

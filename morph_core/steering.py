@@ -1,0 +1,84 @@
+"""What a search does beside `fit`: a callback that looks at the cost every few steps and tells everyone what it saw.
+
+Progress is the share of the whole search that is over, counted in epochs and steps of the number that `fit` was asked
+for, so that it goes on where it was when a stopped search is continued at a later epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+if TYPE_CHECKING:
+    from .search import StructureSearch
+
+# Steps between two looks at the cost; short searches look more often, so that there are enough of them to steer by.
+_LOOK_EVERY, _LOOKS_AT_LEAST = 10, 100
+
+
+class Steering(keras.callbacks.Callback):
+    """Lets the search look at its cost while `fit` runs, and puts what it sees into everyone's logs.
+
+    Args:
+        search: what is trained.
+    """
+
+    def __init__(self, search: StructureSearch) -> None:
+        super().__init__()
+        self._search = search
+        self._seen: dict[str, float] = {}
+        self._epoch_length: int | None = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        params: dict[str, Any] = self.params or {}
+        self._epochs = max(params.get("epochs") or 1, 1)
+        self._step = self._looked_at = 0
+        self._learn_length(params.get("steps"))
+        if self._epoch_length is None and self._epochs == 1:
+            warnings.warn(
+                "The data do not tell their length and epochs=1, so the search cannot follow a schedule: it shrinks at "
+                "the very end only. Give fit steps_per_epoch=..., or more epochs.",
+                stacklevel=2,
+            )
+        if params.get("verbose"):
+            for name, reason in self._search.fixed().items():
+                print(f"kept whole: {name}: {reason}", flush=True)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch, self._batch = epoch, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        # With steps_per_execution, this is called once for several steps.
+        taken, self._batch = batch + 1 - self._batch, batch + 1
+        self._step += taken
+        self._search._steps_seen += taken
+        length = self._epoch_length
+        every = _LOOK_EVERY
+        if length:
+            every = max(1, min(_LOOK_EVERY, length * self._epochs // _LOOKS_AT_LEAST))
+        if self._step // every > self._looked_at // every or not self._seen:
+            loss = (logs or {}).get("loss")
+            within = min(self._batch / length, 1.0) if length else 0.0
+            self._look((self._epoch + within) / self._epochs, None if loss is None else float(loss))
+        if logs is not None:
+            logs.update(self._seen)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self._epoch_length is None:
+            self._learn_length(self._batch)
+        loss = (logs or {}).get("loss")
+        self._look((epoch + 1) / self._epochs, None if loss is None else float(loss))
+        if logs is not None:
+            logs.update(self._seen)
+
+    def _learn_length(self, steps: int | None) -> None:
+        self._epoch_length = steps or None
+        self._search._gate.begin(steps * self._epochs if steps else None)
+
+    def _look(self, progress: float, loss: float | None) -> None:
+        self._looked_at = self._step
+        finite = loss if loss is not None and math.isfinite(loss) else None
+        self._seen = self._search.update(progress, self._search._steps_seen, finite)
