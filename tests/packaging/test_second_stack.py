@@ -1,7 +1,7 @@
 """tools/second_stack.sh and .ci/run: what they say where the second stack cannot be made, and what a killed run leaves.
 
-The root of these tests is a folder with bash and a few other programs, made by a stand-in for debootstrap; the mounts and
-processes in it are real, so these tests run where root may make namespaces, and say so where not.
+The root of these tests is a folder with bash and a few other programs, made by a stand-in for debootstrap. The mounts
+and processes in it are real, so these tests run where root may make namespaces, and say so where not.
 """
 
 import os
