@@ -50,7 +50,8 @@ class Retrainer(base_component.BaseComponent):
     - `model`: a SavedModel in TFX's `Model` layout. Unless the module file's `signatures` says otherwise, its signature
       `serving_default` takes serialized `tf.Example`s (`examples`: string (batch,)) and returns `outputs`; without a
       transform_graph there is also `raw_tensors`, which takes the model's own inputs by name. Custom properties say
-      which structure it has and what it costs.
+      which structure it has and what it costs; the SavedModel itself carries that structure and the schema of the raw
+      examples in `assets.extra/`.
     - `model_run`: TensorBoard logs.
     """
 

@@ -9,7 +9,7 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 
-from .. import training, training_inputs
+from .. import model_assets, training, training_inputs
 from ..progress import ProgressCallback
 from ..staging import complete_or_absent, emptied_on_failure
 from ..structure_exporter import StructureExporter
@@ -51,7 +51,9 @@ class Executor(base_executor.BaseExecutor):
             progress = ProgressCallback(task="retrain", epochs=inputs.epochs, steps_per_epoch=inputs.steps_per_epoch)
             results = training.train(model, inputs, log_dir, progress)
             with complete_or_absent(artifact.uri) as directory:
-                serving.export(model, signatures, path_utils.serving_model_dir(directory))
+                saved_model = path_utils.serving_model_dir(directory)
+                serving.export(model, signatures, saved_model)
+                model_assets.write(saved_model, structure, inputs.spec)
         set_custom_properties(
             artifact,
             {

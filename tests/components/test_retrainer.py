@@ -5,8 +5,10 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import channel_utils
-from tfx.utils import path_utils
+from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
 from morph_tfx.components import Retrainer
@@ -93,6 +95,18 @@ def test_the_model_has_the_structures_widths_and_tells_where_it_comes_from(retra
     assert model.get_string_custom_property("structure_fingerprint").startswith("sha256:")
     assert model.get_string_custom_property("structure_uri").endswith("narrowed")
     assert 0 < model.get_float_custom_property("val_accuracy") <= 1
+
+
+def test_the_exported_model_carries_its_structure_and_the_schema_of_the_raw_examples(
+    retrain, raw_retrain, run, schema, tmp_path
+):
+    expected = io_utils.SchemaReader().read(f"{schema.uri}/schema.pbtxt")
+    for name, make_component in (("transformed", retrain), ("raw", raw_retrain)):
+        structure = narrowed(DIGITS if make_component is retrain else RAW_DIGITS, tmp_path / name)
+        component = make_component(structure=channel(structure), custom_config={"epochs": 1})
+        extra = pathlib.Path(path_utils.serving_model_path(run(component, name)["model"].uri), "assets.extra")
+        assert (extra / "structure.json").read_text() == pathlib.Path(structure.uri, "structure.json").read_text()
+        assert text_format.Parse((extra / "schema.pbtxt").read_text(), schema_pb2.Schema()) == expected
 
 
 def test_without_transform_raw_tensors_and_serialized_examples_get_the_same_answer(raw_retrain, run, held_out):

@@ -1,0 +1,43 @@
+"""What an exported model carries beside its graph, so that whoever finds it can retrain it: its structure and schema.
+
+SavedModel keeps the directory `assets.extra` for files of the user's own: TensorFlow and its servers do not read ours,
+and Pusher copies them along. A pushed model thereby is enough to find out, without ML metadata, which structure is in
+production and which schema the raw examples had.
+
+```
+assets.extra/structure.json    the structure (`morph_core.Structure`) that the model was built with
+assets.extra/schema.pbtxt      the schema of the raw examples, before Transform
+```
+"""
+
+import os
+
+import tensorflow_transform as tft
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.dsl.io import fileio
+from tfx.utils import io_utils
+
+import morph_core as morph
+
+STRUCTURE_FILE = "assets.extra/structure.json"
+SCHEMA_FILE = "assets.extra/schema.pbtxt"
+
+
+def write(directory: str, structure: morph.Structure, spec: tft.TFTransformOutput | schema_pb2.Schema) -> None:
+    """Adds both files to a SavedModel.
+
+    Args:
+        directory: of the SavedModel.
+        structure: that the model was built with.
+        spec: of the examples: the output of Transform, which knows the schema of its input, or that schema itself.
+    """
+    schema = spec.raw_metadata.schema if isinstance(spec, tft.TFTransformOutput) else spec
+    for name, text in ((STRUCTURE_FILE, structure.to_json()), (SCHEMA_FILE, text_format.MessageToString(schema))):
+        io_utils.write_string_file(os.path.join(directory, name), text)
+
+
+def read(directory: str, name: str) -> str | None:
+    """The text of one of the files in a SavedModel, or None when the model does not carry it."""
+    path = os.path.join(directory, name)
+    return str(io_utils.read_string_file(path)) if fileio.exists(path) else None
