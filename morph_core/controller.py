@@ -4,12 +4,16 @@ The loss is charged `price x log(cost / scheduled cost)`: an augmented Lagrangia
 is above the schedule and falls below zero when it has sunk under it, so that channels can come back. Fixed strengths,
 proportional-integral control of the strength and a target without a ramp were tried before: each missed small targets
 by 10 to 300 %; this one stays within a few per cent, and a final snap does the rest.
+
+Several costs each have a multiplier and a schedule. One that is within its schedule while another is over it is charged
+nothing, but never paid for: only the fullest may have a price below zero.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
+
+import numpy as np
 
 # Fractions of the search: no charge before WARM_UP; the schedule reaches the target at RAMP_END; from then on the cost
 # of the rounded structure counts more and more; at FREEZE the structure is snapped, and the weights adapt to it.
@@ -22,34 +26,36 @@ _LOWEST_PRICE = -1.0
 
 @dataclasses.dataclass
 class Controller:
-    """The price, and what it follows.
+    """The prices, and what they follow.
 
     Attributes:
-        target: the fraction of the seed's cost to reach.
-        highest_price: bound on the price.
-        multiplier: the Lagrange multiplier so far.
+        targets: the fraction of the seed's cost to reach, of each cost: float array (costs,).
+        highest_price: bound on each price.
+        multipliers: the Lagrange multipliers so far: float array (costs,).
+        progress: when prices were last asked for.
     """
 
-    target: float
+    targets: np.ndarray
     highest_price: float
-    multiplier: float = 0.0
-    _progress: float = 0.0
+    multipliers: np.ndarray
+    progress: float = 0.0
 
-    def scheduled(self, progress: float) -> float:
-        """The fraction of the seed's cost that is due at this point of the search, on a log-linear ramp."""
+    def scheduled(self, progress: float) -> np.ndarray:
+        """The fractions of the seed's costs that are due at this point of the search, on log-linear ramps."""
         share = min(max((progress - WARM_UP) / (RAMP_END - WARM_UP), 0.0), 1.0)
-        return self.target**share
+        return self.targets**share
 
-    def measured(self, progress: float, soft: float, rounded: float) -> float:
-        """The cost to steer by: that of the soft gates, and more and more that of the rounded ones."""
+    def measured(self, progress: float, soft: np.ndarray, rounded: np.ndarray) -> np.ndarray:
+        """The costs to steer by: those of the soft gates, and more and more those of the rounded ones."""
         share = min(max((progress - RAMP_END) / (ROUNDED - RAMP_END), 0.0), 1.0)
-        return soft ** (1 - share) * max(rounded, 1e-3 * soft) ** share
+        return soft ** (1 - share) * np.maximum(rounded, 1e-3 * soft) ** share
 
-    def price(self, progress: float, measured: float) -> float:
-        """The price from now on, per unit of log cost."""
-        elapsed, self._progress = max(progress - self._progress, 0.0), progress
+    def prices(self, progress: float, measured: np.ndarray) -> np.ndarray:
+        """The prices from now on, per unit of each log cost: float array (costs,)."""
+        elapsed, self.progress = max(progress - self.progress, 0.0), progress
         if progress < WARM_UP:
-            return 0.0
-        error = math.log(max(measured, 1e-9) / self.scheduled(progress))
-        self.multiplier = min(max(self.multiplier + _TRAVEL * elapsed * error, 0.0), self.highest_price)
-        return min(max(self.multiplier + _PENALTY * error, _LOWEST_PRICE), self.highest_price)
+            return np.zeros(len(self.targets))
+        errors = np.log(np.maximum(measured, 1e-9) / self.scheduled(progress))
+        self.multipliers = np.clip(self.multipliers + _TRAVEL * elapsed * errors, 0.0, self.highest_price)
+        lowest = np.where(np.arange(len(errors)) == np.argmax(errors), _LOWEST_PRICE, 0.0)
+        return np.clip(self.multipliers + _PENALTY * errors, lowest, self.highest_price)

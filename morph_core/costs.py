@@ -277,17 +277,35 @@ def total_cost(graph: ChannelGraph, cost: Cost, widths: np.ndarray, left: Topolo
         widths: float array (groups,), channels left in each group.
         left: what is still there; everything by default.
     """
-    return float(np.asarray(cost.total(graph.call_widths(np.asarray(widths, dtype=float), left))))
+    return float(total_costs(graph, [cost], widths, left)[0, 0])
+
+
+def total_costs(
+    graph: ChannelGraph, costs: Sequence[Cost], widths: np.ndarray, left: Topology | None = None
+) -> np.ndarray:
+    """Several costs of several networks at once: float array (costs, networks).
+
+    Args:
+        graph: of the seed.
+        costs: what to count.
+        widths: float array (groups,) or (networks, groups).
+        left: what is still there, in all of them; everything by default.
+    """
+    networks = np.atleast_2d(np.asarray(widths, dtype=float))
+    totals = np.empty((len(costs), len(networks)))
+    # One network is counted with plain numbers, which a user's own cost may rely on.
+    together = graph.call_widths(networks[0] if len(networks) == 1 else networks, left)
+    for row, cost in enumerate(costs):
+        if len(networks) == 1 or cost.of_call is not None or cost.takes_arrays:
+            totals[row] = np.asarray(cost.total(together))
+        else:
+            totals[row] = [float(np.asarray(cost.total(graph.call_widths(one, left)))) for one in networks]
+    return totals
 
 
 def marginal_costs(graph: ChannelGraph, cost: Cost, widths: np.ndarray, left: Topology | None = None) -> np.ndarray:
     """What one more channel of each group costs at these widths: float array (groups,)."""
     widths = np.asarray(widths, dtype=float)
     half = 0.5 * np.eye(len(widths))
-    if cost.of_call is None and not cost.takes_arrays:
-        above = [total_cost(graph, cost, widths + step, left) for step in half]
-        below = [total_cost(graph, cost, widths - step, left) for step in half]
-        return np.array(above) - np.array(below)
-    both = np.concatenate([widths + half, widths - half])
-    totals = np.broadcast_to(cost.total(graph.call_widths(both, left)), len(both))
+    (totals,) = total_costs(graph, [cost], np.concatenate([widths + half, widths - half]), left)
     return totals[: len(widths)] - totals[len(widths) :]

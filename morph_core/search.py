@@ -17,15 +17,16 @@ import numpy as np
 from keras import ops
 
 from .arrays import as_numpy
+from .budget import Amounts, Budget, Limit, budget_of
 from .controller import FREEZE, Controller
-from .costs import Cost, cost_of, marginal_costs, total_cost
+from .costs import Cost, cost_of
 from .errors import MorphError
 from .gates import gate_for
 from .gating import gated_call
 from .graph import ChannelGraph
 from .optimizer import SplitOptimizer
 from .rebuild import replay
-from .snap import smallest_cost, snap, too_small
+from .snap import check_feasible, snap
 from .steering import Steering
 from .structure import Structure, describe
 from .topology import Topology
@@ -37,17 +38,19 @@ _LONGEST_TRAJECTORY = 2000
 class StructureSearch(keras.Model):
     """Trains a seed network and learns how wide each of its layers should be.
 
-    Exactly one of `target`, `budget` and `strength` says how much to shrink. With a target or a budget the structure is
-    never over it, whatever the number of steps; with a strength, the paper's fixed factor, the cost lands where it
-    lands.
+    `target` or `budget` says how much to shrink: the structure is never over it, whatever the number of steps. Without
+    either, `strength` is the paper's fixed factor, and the cost lands where it lands.
 
     Args:
         model: a functional or Sequential Keras model, the seed. Its weights are trained.
         cost: a name, such as "flops" (a multiply-add is 2), "params", "activation_memory" or "latency:v100", or a
-            function of the layers' widths.
-        target: fraction of the seed's cost, in (0, 1].
-        budget: the cost to reach, in the cost's own unit.
-        strength: price of one unit of cost in the loss.
+            function of the layers' widths. What a target or budget that is one number is about.
+        target: fraction of the seed's cost, in (0, 1]; or several, by name of cost, such as
+            `{"flops": 0.5, "params": 0.6}`, all of which are kept.
+        budget: the cost to reach, in the cost's own unit; or several, such as `{"flops": 1e8, "latency:v100": 3.0}`.
+            `{"latency_ms": 3.0}` is about the device in `cost="latency:DEVICE"`.
+        strength: price of one unit of cost in the loss. Beside a target or a budget it is where the price starts, of
+            any magnitude; the controller takes it from there.
         gate: "gamma" (MorphNet: L1 on BatchNormalization scales), "group_lasso" (norms of kernels, without
             BatchNormalization), "logistic_sigmoid" (FiGS: stochastic gates, any layer) or "fisher" (squared gradients
             at the gates, any layer; with a target or a budget).
@@ -72,29 +75,29 @@ class StructureSearch(keras.Model):
         self,
         model: keras.Model,
         cost: str | Callable | Cost = "flops",
-        target: float | None = None,
-        budget: float | None = None,
+        target: Amounts | None = None,
+        budget: Amounts | None = None,
         strength: float | None = None,
         gate: str = "gamma",
     ) -> None:
         super().__init__(name=f"search_{getattr(model, 'name', 'model')}")
         self.graph = ChannelGraph.from_model(model)
-        self._cost = cost_of(cost)
-        self._seed_cost = self.graph.cost(self._cost)
-        self._goal, self._target = self._checked_goal(target, budget, strength)
+        self._budget, self._goal = _checked_goal(self.graph, cost, target, budget, strength)
         self._gate = gate_for(gate, self.graph)
-        if strength is not None and not self._gate.takes_strength:
-            raise MorphError(
-                f"gate='{gate}' charges nothing in the loss, so it takes a target or a budget, no strength."
-            )
+        self._settings: dict[str, Any] = {"gate": gate}
         self._strength = strength
-        self._settings = {"gate": gate}
         self._controller = None
-        if self._target is not None:
-            smallest = smallest_cost(self.graph, self._cost, self._gate.learns)
-            if smallest > self._target * self._seed_cost:
-                raise MorphError(too_small(self.graph, self._cost, self._target * self._seed_cost, smallest))
-            self._controller = Controller(self._target, self._gate.highest_price)
+        if target is not None or budget is not None:
+            check_feasible(self._budget, self._gate.learns)
+            # A strength prices a unit of cost, the controller's price is that of a unit of its logarithm.
+            start = np.clip((strength or 0.0) * self._budget.seed, 0.0, self._gate.highest_price)
+            self._controller = Controller(self._budget.shares, self._gate.highest_price, start)
+            if strength is not None:
+                self._settings["starting_strength"] = float(strength)
+        elif not self._gate.takes_strength:
+            raise MorphError(
+                f"gate='{gate}' charges nothing in the loss, so it takes a target or a budget, no strength alone."
+            )
         count = len(self.graph.group_of)
         self.seed = model
         self._price = self._state("channel_prices", (count,), "zeros")
@@ -112,33 +115,6 @@ class StructureSearch(keras.Model):
 
     def _state(self, name: str, shape: tuple[int, ...], initializer: str) -> Any:
         return self.add_weight(shape=shape, initializer=initializer, trainable=False, name=name, dtype="float32")
-
-    def _checked_goal(
-        self, target: float | None, budget: float | None, strength: float | None
-    ) -> tuple[dict[str, Any], float | None]:
-        """The goal as it is reported, and the target fraction it means (None for a fixed strength)."""
-        given = {"target": target, "budget": budget, "strength": strength}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        if len(chosen) != 1:
-            raise MorphError(
-                f"Give exactly one of target (a fraction of the seed's cost), budget (absolute) and strength; "
-                f"received {chosen or 'none of them'}."
-            )
-        ((name, value),) = chosen.items()
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-            raise MorphError(f"{name} is {value!r}; expected a positive number.")
-        if name == "target" and value > 1:
-            raise MorphError(
-                f"target is {value}; expected a fraction of the seed's cost in (0, 1], such as 0.5. "
-                f"For an amount of {self._cost.unit} use budget={value}."
-            )
-        if name == "budget" and value > self._seed_cost:
-            raise MorphError(
-                f"budget is {value:.6g} {self._cost.unit}, but the seed costs only {self._seed_cost:.6g}: there is "
-                "nothing to shrink. Ask for less, or widen the seed."
-            )
-        fraction = {"target": value, "budget": value / self._seed_cost, "strength": None}[name]
-        return {"cost": self._cost.name, name: float(value)}, fraction
 
     # --- the training step ---
 
@@ -197,7 +173,9 @@ class StructureSearch(keras.Model):
             loss: likewise.
 
         Returns:
-            `cost` and `target` as fractions of the seed's cost, and `alive`, the number of channels.
+            `cost` and `target` as fractions of the seed's cost, and `alive`, the number of channels. Of several costs,
+            `cost` and `target` are those of the one that is furthest over its schedule (or nearest to it), and
+            `cost_flops`, `cost_params`, ... are the costs of all.
 
         Raises:
             MorphError: training has diverged.
@@ -209,19 +187,25 @@ class StructureSearch(keras.Model):
             self._freeze()
         if self._is_frozen():
             alive = as_numpy(self._mask) > 0.5
-            fraction = self._cost_of(alive.astype(float)) / self._seed_cost
+            costs = self._costs_of(alive.astype(float))
             self._assign_prices(np.zeros(len(self.graph.group_of)))
         else:
             alive = self._open_now(progress)
-            fraction = self._charge(progress, alive)
+            costs = self._charge(progress, alive)
+        due = None if self._controller is None else self._controller.scheduled(progress)
+        binding = 0 if due is None else int(np.argmax(costs / due))
         state = {
-            "cost": fraction,
-            "target": self._controller.scheduled(progress) if self._controller else None,
+            "cost": float(costs[binding]),
+            "target": None if due is None else float(due[binding]),
             "alive": int(alive.sum()),
         }
+        each, each_due = {}, {}
+        if due is not None and len(costs) > 1:
+            each = {f"cost_{name}": float(cost) for name, cost in zip(self._budget.names, costs, strict=True)}
+            each_due = {f"target_{name}": float(cost) for name, cost in zip(self._budget.names, due, strict=True)}
         if len(self._trajectory) < _LONGEST_TRAJECTORY:
-            self._trajectory.append({"step": int(step), **state, "loss": loss})
-        return {name: value for name, value in state.items() if value is not None}
+            self._trajectory.append({"step": int(step), **state, **each, **each_due, "loss": loss})
+        return {name: value for name, value in (state | each).items() if value is not None}
 
     def _sync(self) -> None:
         """Bring the variables up to date: under JAX, `fit` keeps their values to itself until somebody asks."""
@@ -243,25 +227,28 @@ class StructureSearch(keras.Model):
             return self._learned(self._gate.alive(), True)
         if not self._gate.closes_early:
             return self._learned(self._gate.openness() > 0.5, True)
-        budget = self._controller.scheduled(progress) * self._seed_cost
-        kept = snap(self.graph, self._cost, budget, self._gate.scores(), self._gate.learns, trade=False)
+        due = self._budget.at(self._controller.scheduled(progress))
+        kept = snap(due, self._gate.scores(), self._gate.learns, trade=False)
         self._mask.assign(kept.astype("float32"))
         return kept
 
-    def _charge(self, progress: float, alive: np.ndarray) -> float:
-        """Set the price of every channel; the fraction of the seed's cost that it was set by."""
+    def _charge(self, progress: float, alive: np.ndarray) -> np.ndarray:
+        """Set the price of every channel; the costs it was set by, as fractions of the seed's: float array (costs,)."""
+        rounded = self._costs_of(alive.astype(float))
         if self._controller is None:
-            rounded = self._widths(alive)
-            prices = float(self._strength or 0) * marginal_costs(self.graph, self._cost, rounded)
+            prices = float(self._strength or 0) * self._budget.marginal(self._widths(alive))[0]
             self._assign_prices(prices[self.graph.group_of])
-            return self._cost_of(alive.astype(float)) / self._seed_cost
+            return rounded
         widths = self._widths(self._learned(self._gate.openness(), 1.0))
-        soft = total_cost(self.graph, self._cost, widths) / self._seed_cost
-        rounded = self._cost_of(alive.astype(float)) / self._seed_cost
-        measured = soft if self._gate.closes_early else self._controller.measured(progress, soft, rounded)
-        price = self._controller.price(progress, measured)
-        self._gate.marginal = marginal_costs(self.graph, self._cost, widths)[self.graph.group_of]
-        self._assign_prices(price * self._gate.marginal / (soft * self._seed_cost) / self._gate.unit)
+        soft = self._budget.costs(widths)
+        measured = soft / self._budget.seed
+        if not self._gate.closes_early:
+            measured = self._controller.measured(progress, measured, rounded)
+        prices = self._controller.prices(progress, measured)
+        marginal = self._budget.marginal(widths) / soft[:, None]
+        due = self._budget.at(self._controller.scheduled(progress))
+        self._gate.marginal = (due.weights(rounded * due.seed) @ marginal)[self.graph.group_of]
+        self._assign_prices((prices @ marginal)[self.graph.group_of] / self._gate.unit)
         return rounded if self._gate.closes_early else measured
 
     def _assign_prices(self, prices: np.ndarray) -> None:
@@ -274,14 +261,17 @@ class StructureSearch(keras.Model):
     def _widths(self, openness: np.ndarray) -> np.ndarray:
         return np.bincount(self.graph.group_of, openness, len(self.graph.groups))
 
-    def _cost_of(self, alive: np.ndarray) -> float:
-        """The cost of the structure with these channels; before dead branches go if nothing would be left."""
+    def _costs_of(self, alive: np.ndarray) -> np.ndarray:
+        """The costs of the structure with these channels, as fractions of the seed's: float array (costs,).
+
+        They are those before dead branches go if nothing would be left.
+        """
         widths = self._widths(alive)
         try:
             left = self.graph.survivors(widths > 0)
         except MorphError:
             left = None
-        return total_cost(self.graph, self._cost, widths, left)
+        return self._budget.costs(widths, left) / self._budget.seed
 
     def _is_frozen(self) -> bool:
         return bool(as_numpy(self._frozen) > 0.5)
@@ -292,8 +282,8 @@ class StructureSearch(keras.Model):
 
     def _snapped(self) -> np.ndarray:
         """The channels that fit the budget; with a fixed strength, those that the gate counts as alive."""
-        if self._target is not None:
-            return snap(self.graph, self._cost, self._target * self._seed_cost, self._gate.scores(), self._gate.learns)
+        if self._controller is not None:
+            return snap(self._budget, self._gate.scores(), self._gate.learns)
         alive = self._learned(self._gate.alive(), True)
         best = np.full(len(self.graph.groups), -1, dtype=np.int64)
         scores = self._gate.scores()
@@ -328,7 +318,7 @@ class StructureSearch(keras.Model):
             self.graph,
             {name: len(channels) for name, channels in alive.items()},
             alive,
-            costs=[self._cost],
+            costs=[limit.cost for limit in self._budget.limits],
             goal=self._goal,
             settings={**self._settings, "steps": self._steps_seen, "frozen": self.fixed()},
             trajectory=list(self._trajectory),
@@ -343,3 +333,46 @@ class StructureSearch(keras.Model):
             elif not group.prunable and group.readers:
                 reasons[group.name] = group.reason
         return reasons
+
+
+def _checked_goal(
+    graph: ChannelGraph, cost: str | Callable | Cost, target: Any, budget: Any, strength: Any
+) -> tuple[Budget, dict[str, Any]]:
+    """The budget, and the goal as it is reported; with a fixed strength the budget is what the seed costs."""
+    if target is not None and budget is not None:
+        raise MorphError(
+            f"Give at most one of target (fractions of the seed's cost) and budget (absolute); received "
+            f"target={target!r} and budget={budget!r}."
+        )
+    if strength is not None and (
+        isinstance(strength, bool)
+        or not isinstance(strength, (int, float))
+        or not math.isfinite(strength)
+        or strength <= 0
+    ):
+        raise MorphError(f"strength is {strength!r}; expected a positive number.")
+    if target is None and budget is None:
+        if strength is None:
+            raise MorphError(
+                "Give a target (a fraction of the seed's cost, such as target=0.5), a budget (absolute) or, for the "
+                "paper's fixed factor, a strength; received none of them."
+            )
+        counted = cost_of(cost)
+        amount = graph.cost(counted)
+        goal = {"cost": counted.name, "strength": float(strength)}
+        return Budget(graph, (Limit(counted, amount, amount),), goal), goal
+    found = budget_of(graph, cost, target=target, budget=budget)
+    for limit in found.limits:
+        if target is not None and limit.share > 1:
+            raise MorphError(
+                f"target is {limit.share:g}; expected a fraction of the seed's cost in (0, 1], such as 0.5. "
+                f"For an amount of {limit.cost.unit} use budget={limit.share:g}."
+            )
+    if all(limit.most > limit.seed for limit in found.limits):
+        asked = " and ".join(f"{limit.most:.6g} {limit.cost.unit}" for limit in found.limits)
+        costs = " and ".join(f"{limit.seed:.6g}" for limit in found.limits)
+        raise MorphError(
+            f"budget is {asked}, but the seed costs only {costs}: there is nothing to shrink. Ask for less, or widen "
+            "the seed."
+        )
+    return found, found.goal

@@ -8,24 +8,18 @@ group whose channels all fall below the threshold dies with its branch, unless t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from .costs import Cost, total_cost
+from .budget import Budget
+from .costs import Cost
 from .errors import MorphError
-
-if TYPE_CHECKING:
-    from .graph import ChannelGraph
 
 # Trades stop when the cost is this close under the budget, or after so many.
 _CLOSE_ENOUGH, _TRADES = 0.002, 100
 
 
 def snap(
-    graph: ChannelGraph,
-    cost: Cost,
-    budget: float,
+    budget: Budget,
     scores: np.ndarray,
     prunable: np.ndarray | None = None,
     trade: bool = True,
@@ -33,9 +27,7 @@ def snap(
     """The channels to keep: the best-scored ones that fit into the budget.
 
     Args:
-        graph: of the seed.
-        cost: what the budget counts.
-        budget: in the cost's unit.
+        budget: what the structure may cost.
         scores: float array (units,); the higher, the more a channel is worth keeping.
         prunable: bool array (groups,); the groups that may change, all prunable ones by default.
         trade: use the budget to the last; False is faster, for looks on the way.
@@ -46,41 +38,48 @@ def snap(
     Raises:
         MorphError: not even the smallest structure is within the budget.
     """
-    picker = _Picker(graph, cost, scores, graph.prunable if prunable is None else prunable)
+    picker = _Picker(budget, scores, budget.graph.prunable if prunable is None else prunable)
     low, high = 0, len(picker.order)
-    if picker.price(picker.widths_of_best(low)) > budget:
-        raise MorphError(too_small(graph, cost, budget, picker.price(picker.widths_of_best(0))))
+    if picker.used(picker.widths_of_best(low)) > 1:
+        raise MorphError(_too_small(picker))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if picker.price(picker.widths_of_best(middle)) <= budget else (low, middle)
-    if picker.price(picker.widths_of_best(high)) <= budget:
+        low, high = (middle, high) if picker.used(picker.widths_of_best(middle)) <= 1 else (low, middle)
+    if picker.used(picker.widths_of_best(high)) <= 1:
         low = high
-    widths = picker.fill(picker.widths_of_best(low), budget)
-    return picker.best_units(picker.tighten(widths, budget) if trade else widths)
+    widths = picker.fill(picker.widths_of_best(low))
+    return picker.best_units(picker.tighten(widths) if trade else widths)
 
 
-def smallest_cost(graph: ChannelGraph, cost: Cost, prunable: np.ndarray | None = None) -> float:
-    """The cost of the smallest structure: every branch gone that can go, one channel in each group that is left."""
-    picker = _Picker(graph, cost, np.zeros(len(graph.group_of)), graph.prunable if prunable is None else prunable)
-    return picker.price(picker.widths_of_best(0))
+def check_feasible(budget: Budget, prunable: np.ndarray | None = None) -> None:
+    """Raise unless some structure is within the budget, naming the limit that none keeps and the layer to blame."""
+    graph = budget.graph
+    picker = _Picker(budget, np.zeros(len(graph.group_of)), graph.prunable if prunable is None else prunable)
+    if picker.used(picker.widths_of_best(0)) > 1:
+        raise MorphError(_too_small(picker))
 
 
-def too_small(graph: ChannelGraph, cost: Cost, budget: float, smallest: float) -> str:
+def _too_small(picker: _Picker) -> str:
     """The message for a budget that no structure meets; it names the layer that weighs most in the smallest one."""
-    seed = graph.cost(cost)
+    budget, graph = picker.budget, picker.graph
+    widths = picker.widths_of_best(0)
+    costs = budget.costs(widths, graph.survivors(widths > 0))
+    limit = budget.limits[budget.binding(costs)]
+    smallest = float(costs[budget.binding(costs)])
     return (
-        f"No structure of model '{graph.name}' is within {budget:.6g} {cost.unit} ({budget / seed:.1%} of the seed): "
-        f"with one channel in every group it still costs {smallest:.6g} ({smallest / seed:.1%}). "
-        f"{_heaviest(graph, cost)}"
-        f"Ask for a target of at least {np.ceil(1e4 * smallest / seed) / 1e4:g}."
+        f"No structure of model '{graph.name}' is within {limit.most:.6g} {limit.cost.unit} ({limit.share:.1%} of the "
+        f"seed): with one channel in every group it still costs {smallest:.6g} ({smallest / limit.seed:.1%}). "
+        f"{_heaviest(picker, limit.cost)}"
+        f"Ask for a target of at least {np.ceil(1e4 * smallest / limit.seed) / 1e4:g}."
     )
 
 
-def _heaviest(graph: ChannelGraph, cost: Cost) -> str:
+def _heaviest(picker: _Picker, cost: Cost) -> str:
     if cost.of_call is None:
         return ""
-    widths = np.where(graph.prunable, 1, graph.seed_widths).astype(float)
-    calls = graph.call_widths(widths)
+    graph = picker.graph
+    widths = picker.widths_of_best(0)
+    calls = graph.call_widths(widths.astype(float), graph.survivors(widths > 0))
     spent = [float(cost.of_call(call)) for call in calls]
     worst = int(np.argmax(spent))
     return f"What weighs most then is layer '{calls[worst].name}' ({calls[worst].kind}), with {spent[worst]:.6g}. "
@@ -89,8 +88,9 @@ def _heaviest(graph: ChannelGraph, cost: Cost) -> str:
 class _Picker:
     """Widths and prices of the best-scored channels."""
 
-    def __init__(self, graph: ChannelGraph, cost: Cost, scores: np.ndarray, prunable: np.ndarray) -> None:
-        self.graph, self.cost, self.scores, self.prunable = graph, cost, np.asarray(scores, dtype=float), prunable
+    def __init__(self, budget: Budget, scores: np.ndarray, prunable: np.ndarray) -> None:
+        self.budget, self.scores, self.prunable = budget, np.asarray(scores, dtype=float), prunable
+        self.graph = graph = budget.graph
         free = np.flatnonzero(prunable[graph.group_of])
         # Equal scores are kept in the order of the network, so that a run is repeatable.
         self.order = free[np.argsort(-self.scores[free], kind="stable")]
@@ -125,10 +125,10 @@ class _Picker:
             return False
         return True
 
-    def price(self, widths: np.ndarray) -> float:
-        return total_cost(self.graph, self.cost, widths, self.graph.survivors(widths > 0))
+    def used(self, widths: np.ndarray) -> float:
+        return float(self.budget.used(widths, self.graph.survivors(widths > 0))[0])
 
-    def fill(self, widths: np.ndarray, budget: float, without: int | None = None) -> np.ndarray:
+    def fill(self, widths: np.ndarray, without: int | None = None) -> np.ndarray:
         """Give channels back, best score first, until no more fits; none to the group `without`."""
         widths = widths.copy()
         left = self.graph.survivors(widths > 0)
@@ -139,7 +139,7 @@ class _Picker:
             growing.sort(key=lambda group: -self.scores[ranked[group][widths[group]]])
             for group in list(growing):
                 widths[group] += 1
-                if total_cost(self.graph, self.cost, widths, left) <= budget:
+                if self.budget.fits(widths, left):
                     if widths[group] == self.graph.groups[group].size:
                         growing.remove(group)
                     break
@@ -147,25 +147,25 @@ class _Picker:
                 growing.remove(group)
         return widths
 
-    def tighten(self, widths: np.ndarray, budget: float) -> np.ndarray:
+    def tighten(self, widths: np.ndarray) -> np.ndarray:
         """Take up to three channels from one group and give the room to others, while that uses the budget better."""
         left = self.graph.survivors(widths > 0)
-        best, used = widths, total_cost(self.graph, self.cost, widths, left)
+        best, used = widths, self.budget.used(widths, left)[0]
         tries = 0
         for taken in (1, 2, 3):
             for group in self.by_need:
-                if used >= (1 - _CLOSE_ENOUGH) * budget or tries >= _TRADES:
+                if used >= 1 - _CLOSE_ENOUGH or tries >= _TRADES:
                     return best
                 if widths[group] <= taken:
                     continue
                 tries += 1
                 candidate = widths.copy()
                 candidate[group] -= taken
-                candidate = self.fill(candidate, budget, without=group)
-                price = total_cost(self.graph, self.cost, candidate, left)
-                if price > used:
-                    best, used = candidate, price
-        return self.fill(best, budget)
+                candidate = self.fill(candidate, without=group)
+                closer = self.budget.used(candidate, left)[0]
+                if closer > used:
+                    best, used = candidate, closer
+        return self.fill(best)
 
     def best_units(self, widths: np.ndarray) -> np.ndarray:
         kept = np.ones(len(self.graph.group_of), dtype=bool)

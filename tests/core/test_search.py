@@ -7,8 +7,8 @@ from keras import layers
 
 import morph_core as morph
 from morph_core.arrays import as_numpy
-from morph_core.costs import cost_of
-from morph_core.snap import smallest_cost, snap
+from morph_core.budget import budget_of
+from morph_core.snap import check_feasible, snap
 from tests.core.networks import conv, mlp, network, random_structure, residual, two_moons
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -184,8 +184,8 @@ def test_data_of_unknown_length_is_searched_too():
 @pytest.mark.parametrize(
     ("goal", "message"),
     [
-        ({}, "exactly one of target .*received none of them"),
-        ({"target": 0.5, "strength": 0.1}, "exactly one of target"),
+        ({}, "Give a target .*received none of them"),
+        ({"target": 0.5, "budget": 100.0}, "at most one of target .*received target=0.5 and budget=100.0"),
         ({"target": 0}, "target is 0; expected a positive number"),
         ({"target": -0.5}, "target is -0.5; expected a positive number"),
         ({"target": 1.5}, r"target is 1.5; expected a fraction of the seed's cost in \(0, 1\]"),
@@ -225,10 +225,9 @@ def test_a_structure_before_any_training_is_refused():
 @pytest.mark.parametrize("target", [0.9, 0.5, 0.1])
 def test_a_snap_is_within_budget_and_not_one_more_channel_fits(seed, target):
     graph = morph.ChannelGraph.from_model(residual(16, blocks=3))
-    cost = cost_of("flops")
-    budget = target * graph.cost(cost)
+    budget = target * graph.cost("flops")
     scores = np.random.default_rng(seed).normal(size=len(graph.group_of))
-    kept = snap(graph, cost, budget, scores)
+    kept = snap(budget_of(graph, "flops", budget=budget), scores)
     widths = {
         group.name: int(kept[graph.group_of == index].sum())
         for index, group in enumerate(graph.groups)
@@ -243,7 +242,7 @@ def test_a_snap_is_within_budget_and_not_one_more_channel_fits(seed, target):
 def test_a_snap_keeps_the_best_of_each_group():
     graph = morph.ChannelGraph.from_model(mlp((10, 10)))
     scores = np.random.default_rng(0).random(len(graph.group_of))
-    kept = snap(graph, cost_of("params"), 0.5 * graph.cost("params"), scores)
+    kept = snap(budget_of(graph, "params", target=0.5), scores)
     for index, group in enumerate(graph.groups):
         if group.prunable:
             mine = graph.group_of == index
@@ -253,7 +252,10 @@ def test_a_snap_keeps_the_best_of_each_group():
 def test_the_smallest_structure_is_what_is_left_when_all_that_can_go_is_gone():
     graph = morph.ChannelGraph.from_model(residual(16, blocks=2))
     least = morph.describe(graph, {"stem": 1, "b1_in": 0, "b2_in": 0})
-    assert smallest_cost(graph, cost_of("flops")) == graph.cost("flops", least)
+    smallest = graph.cost("flops", least)
+    check_feasible(budget_of(graph, "flops", budget=smallest))
+    with pytest.raises(morph.MorphError, match="No structure of model"):
+        check_feasible(budget_of(graph, "flops", budget=np.nextafter(smallest, 0)))
 
 
 def test_a_random_structure_is_not_what_a_search_finds():
