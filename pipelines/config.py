@@ -15,12 +15,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from morph_core import GATES, MorphError, cost_of
+
+from .kubeflow_steps import COMPONENTS, TRAINING, Accelerator, StepSettings, settings_of
+from .sections import Section as _Section
 
 DIRECT_RUNNER = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
 
@@ -40,10 +43,6 @@ def _resolve(value: Any, info: ValidationInfo) -> Any:
 
 Location = Annotated[str, BeforeValidator(_resolve), Field(min_length=1)]
 """A path, made absolute from the directory of the configuration file, or a URI, left alone."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class DataConfig(_Section):
@@ -129,15 +128,6 @@ class EvaluateConfig(_Section):
         return self.lower_bound is not None
 
 
-class AcceleratorConfig(_Section):
-    """The accelerator of one training step."""
-
-    type: str = Field(
-        "nvidia.com/gpu", min_length=1, description="the Kubernetes resource name", examples=["nvidia.com/gpu"]
-    )
-    count: int = Field(1, ge=1, description="how many accelerators one step gets", examples=[1])
-
-
 class KubeflowConfig(_Section):
     """What the compiled job needs to know about the cluster; nothing here matters to a local run."""
 
@@ -176,11 +166,50 @@ class KubeflowConfig(_Section):
         description="model to compare with; open-source Kubeflow cannot look up the latest blessed one",
         examples=["gs://bucket/serving/1700000000"],
     )
-    accelerator: AcceleratorConfig | None = Field(None, description="accelerator of MorphTrainer and Retrainer steps")
+    accelerator: Accelerator | None = Field(None, description="accelerators of each MorphTrainer and Retrainer step")
     cpu: float | None = Field(None, gt=0, description="CPU limit of those steps, in cores", examples=[4])
     memory: float | None = Field(
-        None, gt=0, description="memory limit of those steps, in GB (10^9 bytes)", examples=[16]
+        None, ge=0.001, description="memory limit of those steps, in GB (10^9 bytes)", examples=[16]
     )
+    steps: dict[str, StepSettings] = Field(
+        default_factory=dict,
+        description="what steps need, by '*' (every step), component (MorphTrainer) or step (MorphTrainer-2)",
+        examples=["{MorphTrainer: {profile: gpu, memory: 16Gi}}"],
+    )
+    profiles: dict[str, StepSettings] = Field(
+        default_factory=dict,
+        description="settings under names of your own, beside the profiles 'gpu' and 'tpu'",
+        examples=["{big: {memory: 64Gi}}"],
+    )
+
+    @model_validator(mode="after")
+    def _steps_can_work(self) -> KubeflowConfig:
+        for name, profile in self.profiles.items():
+            if profile.profile is not None:
+                raise ValueError(f"profiles.{name}: a profile cannot take another one ({profile.profile!r})")
+        try:
+            for name in dict.fromkeys((*COMPONENTS, *self.steps)):
+                # MorphTrainer-2 is a step of MorphTrainer; which steps there are is known when the pipeline is built.
+                self.settings_of(name, re.sub(r"-\d+$", "", name))
+        except MorphError as error:
+            raise ValueError(str(error).removeprefix("kubeflow.").removesuffix(".")) from error
+        return self
+
+    def settings_of(self, step: str, component: str) -> StepSettings:
+        """What a step needs; `accelerator`, `cpu` and `memory` are entries for the components that train."""
+        short: dict[str, Any] = {}
+        if self.accelerator is not None:
+            short["accelerator"] = self.accelerator
+        if self.cpu is not None:
+            short["cpu"] = self.cpu
+        if self.memory is not None:
+            short["memory"] = f"{round(self.memory * 1000)}M"
+        steps = dict(self.steps)
+        if component in TRAINING and short:
+            # Below what is said of the component, above what is said of every step.
+            given = steps.get(component)
+            steps[component] = StepSettings.model_validate({**short, **(given.given if given else {})})
+        return settings_of(step, component, steps, self.profiles)
 
 
 class PipelineConfig(_Section):
@@ -361,20 +390,29 @@ def parse_config(text: str, source: str, base: str | os.PathLike[str]) -> Pipeli
         raise MorphError(f"{source}: {count}\n" + "\n".join(f"  {problem}" for problem in problems)) from error
 
 
+_MAY_BE_SECRET = {"env", "secrets"}
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """What an annotation is made of, itself included: `dict[str, X] | None` is made of dict, str, X and None, too."""
+    inner = [kind for argument in get_args(annotation) for kind in _kinds(argument)]
+    return [annotation, *([get_origin(annotation)] if inner else []), *inner]
+
+
 def _section_at(keys: list[str]) -> type[BaseModel] | None:
     """The section that the keys lead to, or None where they leave the schema."""
     section: type[BaseModel] = PipelineConfig
-    for key in keys:
-        field = section.model_fields.get(key)
+    keys = list(keys)
+    while keys:
+        field = section.model_fields.get(keys.pop(0))
         if field is None:
             return None
-        nested = [
-            kind
-            for kind in (field.annotation, *get_args(field.annotation))
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-        ]
+        kinds = _kinds(field.annotation)
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not nested:
             return None
+        if dict in kinds and keys:
+            keys.pop(0)  # a name that the user chose
         section = nested[0]
     return section
 
@@ -405,4 +443,6 @@ def _explain(problem: Any) -> str:
         r"^(Input should be|String should|Input should have|List should|Value should)", "expected", message
     )
     expected = expected.replace("expected match pattern", "expected text that matches")
-    return f"{name}: {expected}, got {problem['input']!r}{about}{example}"
+    # What stands where a secret could stand is not repeated in a message.
+    got = "" if _MAY_BE_SECRET & set(keys) else f", got {problem['input']!r}"
+    return f"{name}: {expected}{got}{about}{example}"

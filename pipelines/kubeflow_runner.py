@@ -3,8 +3,9 @@
 TFX's KubeflowV2DagRunner does the compiling; this module decides what differs on a cluster. Paths: the pods find the
 data, the module files and the place to push to where the configuration's `kubeflow` section says. The baseline:
 open-source Kubeflow cannot execute a Resolver, so a job has none; it compares with `kubeflow.baseline_model` when one
-is given, and otherwise Evaluator checks the absolute bound only. Resources: accelerator, CPU and memory go to the steps
-that train. What a reader would not expect is said when compiling. The same configuration gives the same bytes.
+is given, and otherwise Evaluator checks the absolute bound only. What each step needs from the cluster is added to the
+compiled job (`kubeflow_platform`). What a reader would not expect is said when compiling. The same configuration gives
+the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,6 +20,7 @@ from morph_core import MorphError
 
 from .account import Say, quieten
 from .config import KubeflowConfig, PipelineConfig, is_uri
+from .kubeflow_steps import TRAINING
 from .module_files import check_functions, without_wheels
 
 
@@ -58,6 +59,7 @@ def compile_pipeline(
         from kfp import components
         from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
 
+        from .kubeflow_platform import apply_settings
         from .morph_pipeline import morph_pipeline
     except ModuleNotFoundError as error:
         raise MorphError(
@@ -68,12 +70,14 @@ def compile_pipeline(
         quieten()
     on_cluster = _on_cluster(config, kubeflow)
     with without_wheels():
-        pipeline = morph_pipeline(on_cluster, baseline=kubeflow.baseline_model, training_platform=_resources(kubeflow))
+        pipeline = morph_pipeline(on_cluster, baseline=kubeflow.baseline_model)
     settings = runner.KubeflowV2DagRunnerConfig(default_image=kubeflow.image, use_pipeline_spec_2_1=True)
     job = runner.KubeflowV2DagRunner(settings).run(pipeline, write_out=False)
     spec = job["pipelineSpec"]
     spec["defaultPipelineRoot"] = on_cluster.pipeline_root
-    text = _header(config, kubeflow) + yaml.safe_dump(spec, sort_keys=True, width=120)
+    platform = apply_settings(spec, kubeflow, {node.id: type(node).__name__ for node in pipeline.components})
+    documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
+    text = _header(config, kubeflow) + "---\n".join(documents)
     components.load_component_from_text(text)  # raises if the kfp SDK cannot read what we are about to hand out
     _write(output, text)
     tasks = spec["root"]["dag"]["tasks"]
@@ -100,22 +104,6 @@ def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineCon
     )
 
 
-def _resources(kubeflow: KubeflowConfig) -> Any:
-    """Accelerator, CPU and memory of the training steps, or None to leave them to the cluster's defaults."""
-    from kfp.pipeline_spec import pipeline_spec_pb2
-
-    protos: Any = pipeline_spec_pb2
-    spec = protos.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec
-    if kubeflow.accelerator is None and kubeflow.cpu is None and kubeflow.memory is None:
-        return None
-    resources = spec(cpu_limit=kubeflow.cpu or 0, memory_limit=kubeflow.memory or 0)
-    if kubeflow.accelerator is not None:
-        resources.accelerator.CopyFrom(
-            spec.AcceleratorConfig(type=kubeflow.accelerator.type, count=kubeflow.accelerator.count)
-        )
-    return resources
-
-
 def _notes(config: PipelineConfig, kubeflow: KubeflowConfig) -> list[str]:
     """What this job does that its reader may not expect."""
     files = sorted({Path(config.module_file).name, Path(config.preprocessing_file).name})
@@ -131,8 +119,11 @@ def _notes(config: PipelineConfig, kubeflow: KubeflowConfig) -> list[str]:
         "The steps start TFX's own container entrypoint, which cannot run behind open-source Kubeflow's launcher yet: "
         "that hands it minio:// paths and an output 'executor-logs', and it knows neither."
     )
-    if kubeflow.accelerator is None:
-        notes.append("No accelerator: the training steps run on CPUs. Set kubeflow.accelerator to give them one.")
+    for component in TRAINING:
+        if kubeflow.settings_of(component, component).accelerator is None:
+            notes.append(
+                f"No accelerator: {component} runs on CPUs. Otherwise set kubeflow.steps.{component}: {{profile: gpu}}."
+            )
     for key, path, override in (
         ("data.path", kubeflow.data_path or config.data.path, "kubeflow.data_path"),
         ("push_to", kubeflow.push_to or config.push_to, "kubeflow.push_to"),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf.message import Message
 from tfx import v1 as tfx
 
 from morph_tfx.components import MorphTrainer, Retrainer
@@ -24,16 +23,13 @@ def cycle_id(cycle: int) -> str:
     return f"MorphTrainer-{cycle}"
 
 
-def morph_pipeline(
-    config: PipelineConfig, *, baseline: str | None = stages.LATEST_BLESSED, training_platform: Message | None = None
-) -> tfx.dsl.Pipeline:
+def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATEST_BLESSED) -> tfx.dsl.Pipeline:
     """Builds the pipeline of a configuration.
 
     Args:
         config: what `load_config` returned.
         baseline: the model that a new one is compared with, beside the absolute bound. `stages.LATEST_BLESSED` looks it
             up with a Resolver; any other text is the URI of a model; None compares with nothing.
-        training_platform: platform configuration (resources) of the MorphTrainer and Retrainer nodes.
 
     Returns:
         The pipeline, for any TFX runner. Run it with `local_runner`, compile it with `kubeflow_runner`.
@@ -59,4 +55,4 @@ def morph_pipeline(
     model = retrainer.outputs["model"]
     nodes.append(retrainer)
     nodes += stages.evaluate_and_push(config, data.examples, model, baseline)
-    return stages.assemble(config, config.name, nodes, training_platform)
+    return stages.assemble(config, config.name, nodes)

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow_model_analysis as tfma
-from google.protobuf.message import Message
 from tfx import types
 from tfx import v1 as tfx
-
-from morph_tfx.components import MorphTrainer, Retrainer
 
 from .baseline import LatestOtherBlessedModel
 from .config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
@@ -116,14 +113,8 @@ def evaluate_and_push(
     return [*nodes, evaluator, pusher]
 
 
-def assemble(
-    config: PipelineConfig, name: str, nodes: Sequence[Any], training_platform: Message | None
-) -> tfx.dsl.Pipeline:
-    """Makes a pipeline of nodes; `training_platform` is the platform configuration of those that train."""
-    if training_platform is not None:
-        for node in nodes:
-            if isinstance(node, (MorphTrainer, Retrainer)):
-                node.with_platform_config(training_platform)
+def assemble(config: PipelineConfig, name: str, nodes: Sequence[Any]) -> tfx.dsl.Pipeline:
+    """Makes a pipeline of nodes."""
     return tfx.dsl.Pipeline(
         pipeline_name=name,
         pipeline_root=config.pipeline_root,

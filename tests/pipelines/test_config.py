@@ -57,12 +57,14 @@ def test_the_annotated_example_and_the_demo_are_valid():
 
 def test_the_annotated_example_is_valid_with_every_comment_taken_away():
     """What is commented out there is an offer, so it has to work. Alternatives cannot all be taken at once."""
-    offer = re.compile(r"^# (?= *[a-z_]+:)(?! *(expand_to|budget|strength):)")
+    offer = re.compile(r'^# (?= *("\*"|[A-Za-z_]+(-\d)?):| *- \{)(?! *(expand_to|budget|strength):)')
     text = "\n".join(offer.sub("", line) for line in template("config.yaml").splitlines())
     config = parse_config(text, "config.yaml", "/base")
     assert config.kubeflow is not None
     assert config.kubeflow.accelerator is not None
     assert config.kubeflow.accelerator.count == 1
+    search = config.kubeflow.settings_of("MorphTrainer-2", "MorphTrainer")
+    assert (search.accelerator.count, search.shared_memory, search.memory) == (2, "2Gi", "32Gi")
     assert config.transform_module_file == "/base/preprocessing.py"
 
 

@@ -17,6 +17,7 @@ import yaml
 from morph_core import MorphError
 from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.kubeflow_runner import compile_pipeline
+from morph_tfx.pipelines.kubeflow_steps import COMPONENTS
 
 TEXT = """
 name: digits
@@ -38,6 +39,12 @@ kubeflow:
   accelerator: {type: nvidia.com/gpu, count: 2}
   cpu: 4
   memory: 16
+  steps:
+    "*": {retries: 2, secrets: [{name: s3, env: {AWS_SECRET_ACCESS_KEY: secretkey}}]}
+    MorphTrainer: {profile: gpu, accelerator: {count: 2}, memory_request: 8Gi, timeout: 6h}
+    MorphTrainer-2: {env: {TF_CPP_MIN_LOG_LEVEL: "2"}, node_selector: {disk: ssd}}
+    Transform: {volumes: [{pvc: datasets, mount: /data}], cpu: 500m, image: registry.example.com/data:1}
+    Pusher: {cache: false, retries: {count: 1, backoff: 5m}, secrets: [{name: gcs, mount: /var/secrets/gcs}]}
 """
 TRAINING = {"MorphTrainer-1_executor", "MorphTrainer-2_executor", "Retrainer_executor"}
 
@@ -54,7 +61,12 @@ def job(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def spec(job) -> dict:
-    return yaml.safe_load(job.read_text())
+    return specs(job)[0]
+
+
+def specs(job: Path) -> list[dict]:
+    """The documents of a job: the pipeline and, where there is one, the platform."""
+    return list(yaml.safe_load_all(job.read_text()))
 
 
 def test_the_job_equals_its_golden(job):
@@ -76,7 +88,8 @@ def test_the_kfp_sdk_loads_the_job(job):
 
     component = components.load_component_from_file(str(job))
     assert component.name == "digits"
-    assert set(component.pipeline_spec.root.dag.tasks) == set(yaml.safe_load(job.read_text())["root"]["dag"]["tasks"])
+    assert set(component.pipeline_spec.root.dag.tasks) == set(specs(job)[0]["root"]["dag"]["tasks"])
+    assert set(component.platform_spec.platforms) == {"kubernetes"}
 
 
 def test_the_schema_is_the_one_that_kubeflow_runs(spec):
@@ -84,17 +97,128 @@ def test_the_schema_is_the_one_that_kubeflow_runs(spec):
     assert spec["defaultPipelineRoot"] == "minio://mlpipeline/v2/artifacts/digits"
 
 
-def test_the_training_steps_and_no_others_get_the_resources(spec):
+def test_the_training_steps_get_the_resources_and_others_what_they_ask_for(spec):
     executors = spec["deploymentSpec"]["executors"]
-    expected = {"accelerator": {"type": "nvidia.com/gpu", "count": "2"}, "cpuLimit": 4.0, "memoryLimit": 16.0}
-    assert {name for name, executor in executors.items() if "resources" in executor["container"]} == TRAINING
-    assert all(executors[name]["container"]["resources"] == expected for name in TRAINING)
+    accelerator = {"type": "nvidia.com/gpu", "count": "2", "resourceType": "nvidia.com/gpu", "resourceCount": "2"}
+    limits = {"cpuLimit": 4.0, "resourceCpuLimit": "4", "memoryLimit": 16.0, "resourceMemoryLimit": "16000M"}
+    resources = {
+        name: executor["container"]["resources"]
+        for name, executor in executors.items()
+        if "resources" in executor["container"]
+    }
+    assert set(resources) == {*TRAINING, "Transform_executor"}
+    assert resources["Retrainer_executor"] == {**limits, "accelerator": accelerator}
+    requests = {"memoryRequest": 8 * 1.073741824, "resourceMemoryRequest": "8Gi"}
+    for name in TRAINING - {"Retrainer_executor"}:
+        assert resources[name] == {**limits, **requests, "accelerator": accelerator}
+    assert resources["Transform_executor"] == {"cpuLimit": 0.5, "resourceCpuLimit": "500m"}
 
 
 def test_every_step_runs_in_the_image_and_none_is_a_resolver(spec):
     executors = spec["deploymentSpec"]["executors"]
     assert len(executors) == 10
-    assert {executor["container"]["image"] for executor in executors.values()} == {"registry.example.com/morph-tfx:1"}
+    images = {name: executor["container"]["image"] for name, executor in executors.items()}
+    assert images.pop("Transform_executor") == "registry.example.com/data:1"
+    assert set(images.values()) == {"registry.example.com/morph-tfx:1"}
+
+
+def test_retries_environment_and_caching_are_those_of_each_step(spec):
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["SchemaGen"]["retryPolicy"] == {
+        "maxRetryCount": 2,
+        "backoffDuration": "30s",
+        "backoffFactor": 2.0,
+        "backoffMaxDuration": "3600s",
+    }
+    assert (tasks["Pusher"]["retryPolicy"]["maxRetryCount"], tasks["Pusher"]["retryPolicy"]["backoffDuration"]) == (
+        1,
+        "300s",
+    )
+    assert {name for name, task in tasks.items() if not task["cachingOptions"].get("enableCache")} == {"Pusher"}
+    env = {
+        name: executor["container"]["env"]
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+        if "env" in executor["container"]
+    }
+    assert env == {"MorphTrainer-2_executor": [{"name": "TF_CPP_MIN_LOG_LEVEL", "value": "2"}]}
+
+
+def test_what_only_kubernetes_knows_is_in_the_second_document(job, spec):
+    [platform] = specs(job)[1:]
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(executors) == set(spec["deploymentSpec"]["executors"])  # every step has a secret
+    assert executors["SchemaGen_executor"] == {
+        "secretAsEnv": [
+            {
+                "secretName": "s3",
+                "secretNameParameter": {"runtimeValue": {"constant": "s3"}},
+                "keyToEnv": [{"envVar": "AWS_SECRET_ACCESS_KEY", "secretKey": "secretkey"}],
+                **({"optional": False} if "optional" in executors["SchemaGen_executor"]["secretAsEnv"][0] else {}),
+            }
+        ]
+    }
+    search = executors["MorphTrainer-2_executor"]
+    assert search["activeDeadlineSeconds"] == "21600"
+    assert search["nodeSelector"] == {"labels": {"disk": "ssd"}}
+    assert search["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert search["emptyDirMounts"] == [
+        {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "1Gi"}
+    ]
+    assert executors["Transform_executor"]["pvcMount"][0]["mountPath"] == "/data"
+    assert executors["Transform_executor"]["pvcMount"][0]["constant"] == "datasets"
+    [mounted] = executors["Pusher_executor"]["secretAsVolume"]
+    assert (mounted["secretName"], mounted["mountPath"]) == ("gcs", "/var/secrets/gcs")
+
+
+def test_both_documents_are_messages_of_the_libraries_protos_without_a_field_that_they_do_not_know(job):
+    from google.protobuf import json_format
+    from kfp.kubernetes import kubernetes_executor_config_pb2
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    pipeline, platform = specs(job)
+    json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
+    for executor in pipeline["deploymentSpec"]["executors"].values():
+        json_format.ParseDict(executor, pipeline_spec_pb2.PipelineDeploymentConfig.ExecutorSpec())
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    for settings in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        message = json_format.ParseDict(settings, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+        assert json_format.MessageToDict(message) == settings
+
+
+def test_a_job_that_asks_nothing_of_kubernetes_has_one_document(tmp_path):
+    assert len(specs(compiled(tmp_path, TEXT + "kubeflow: {image: x, cpu: 2}\n"))) == 1
+
+
+def test_a_key_of_a_secret_may_fill_two_variables(tmp_path):
+    env = "secrets: [{name: s3, env: {AWS_SECRET_ACCESS_KEY: k, MINIO_SECRET: k}}]"
+    [_, platform] = specs(compiled(tmp_path, TEXT + f"kubeflow: {{image: x, steps: {{Pusher: {{{env}}}}}}}\n"))
+    [settings] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    pairs = [pair for secret in settings["secretAsEnv"] for pair in secret["keyToEnv"]]
+    assert pairs == [
+        {"envVar": "AWS_SECRET_ACCESS_KEY", "secretKey": "k"},
+        {"envVar": "MINIO_SECRET", "secretKey": "k"},
+    ]
+
+
+def test_an_entry_for_a_step_that_the_job_has_not_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(MorphError, match=r"kubeflow.steps.MorphTrainer-3: unknown step; did you mean 'MorphTrainer-"):
+        compiled(tmp_path, TEXT + "kubeflow: {image: x, steps: {MorphTrainer-3: {cpu: 1}}}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_kfp_kubernetes_names_the_extra(tmp_path, monkeypatch):
+    import kfp
+
+    monkeypatch.setitem(sys.modules, "kfp.kubernetes", None)
+    monkeypatch.delattr(kfp, "kubernetes", raising=False)
+    with pytest.raises(MorphError, match=r"needs kfp-kubernetes. Install it with: .*morph-tfx\[tfx,kubeflow\]"):
+        compiled(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_component_of_a_job_is_one_that_entries_may_name(spec):
+    names = {name.rsplit("-", 1)[0] if name[-1].isdigit() else name for name in spec["root"]["dag"]["tasks"]}
+    assert names <= set(COMPONENTS)
 
 
 def test_the_cycles_depend_on_each_other(spec):
