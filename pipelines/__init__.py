@@ -34,4 +34,14 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    try:
+        module = importlib.import_module(f".{_MODULES[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("morph_"):
+            raise
+        raise ModuleNotFoundError(
+            f"morph_tfx.pipelines needs {error.name}, which is not installed. "
+            "Install what is missing with: pip install 'morph-tfx[tfx]'",
+            name=error.name,
+        ) from error
+    return getattr(module, name)

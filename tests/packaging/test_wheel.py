@@ -1,6 +1,5 @@
 """What the wheel and the source distribution hold, built from a copy of the checkout without fetching anything."""
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,32 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.source import LAYERS, ROOT
-
-TOP = ("BUILD", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "MODULE.bazel", "Makefile", "README.md", "WORKSPACE")
-SETTINGS = ("pyproject.toml", "setup.py", "conftest.py", "uv.lock", ".bazelignore", ".python-version")
+from tests.packaging.source import LAYERS, ROOT, SETTINGS, TOP
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel and the source distribution."""
-    folder = tmp_path_factory.mktemp("distributions")
-    copy = folder / "checkout"
-    for name in (*LAYERS, "tests", "tools"):
-        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (*TOP, *SETTINGS):
-        shutil.copy(ROOT / name, copy / name)
-    for build in ("build_wheel", "build_sdist"):
-        code = f"from setuptools import build_meta; build_meta.{build}({str(folder)!r})"
-        result = subprocess.run([sys.executable, "-c", code], cwd=copy, text=True, capture_output=True)
-        assert result.returncode == 0, result.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
-def wheel(distributions: Path) -> zipfile.ZipFile:
-    (path,) = distributions.glob("*.whl")
-    return zipfile.ZipFile(path)
+def wheel(distributions: dict[str, Path]) -> zipfile.ZipFile:
+    return zipfile.ZipFile(distributions["wheel"])
 
 
 def files_of(folder: str, *patterns: str) -> set[str]:
@@ -54,15 +33,38 @@ def test_the_wheel_holds_two_names_at_top_level(wheel: zipfile.ZipFile):
     assert len(tops) == 3
 
 
-def test_the_wheel_holds_every_module_and_what_it_reads_and_nothing_else(wheel: zipfile.ZipFile):
-    expected = {
-        *files_of("morph_core", "*.py", "py.typed", "*.j2"),
-        *files_of("components", "*.py", "py.typed"),
-        *files_of("pipelines", "*.py", "py.typed", "templates/*.yaml"),
+def test_the_wheel_holds_every_file_of_the_layers_and_nothing_else(wheel: zipfile.ZipFile):
+    files = {
+        str(path.relative_to(ROOT))
+        for layer in LAYERS
+        for path in (ROOT / layer).rglob("*")
+        if path.is_file() and path.name != "BUILD" and path.suffix != ".pyc"
     }
-    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert held == {installed(name) for name in expected}
-    assert {f"{name.replace('.', '/')}/py.typed" for name in LAYERS.values()} <= held
+    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == {installed(name) for name in files}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "morph_core/py.typed",
+        "morph_core/templates/report.html.j2",
+        "morph_tfx/components/py.typed",
+        "morph_tfx/pipelines/py.typed",
+        "morph_tfx/pipelines/templates/config.yaml",
+        "morph_tfx/pipelines/templates/module.py",
+    ],
+)
+def test_the_wheel_holds_what_is_read_at_run_time(wheel: zipfile.ZipFile, name: str):
+    assert name in wheel.namelist()
+
+
+def test_the_source_distribution_gives_the_same_wheel(distributions: dict[str, Path]):
+    held = []
+    for kind in ("wheel", "wheel from source"):
+        archive = zipfile.ZipFile(distributions[kind])
+        held.append({name: archive.read(name) for name in archive.namelist()})
+    assert held[0] == held[1]
+    assert distributions["wheel"].name == distributions["wheel from source"].name
 
 
 def test_morph_tfx_is_a_namespace_that_others_could_share(wheel: zipfile.ZipFile):
@@ -82,6 +84,7 @@ def test_the_core_requires_keras_and_numpy_only(wheel: zipfile.ZipFile):
     requirements = metadata.get_all("Requires-Dist") or []
     assert metadata["Name"] == "morph-tfx"
     assert metadata["License-Expression"] == "Apache-2.0"
+    assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
     assert {"kubeflow", "tfx"} <= set(metadata.get_all("Provides-Extra") or [])
     assert {text.partition(">")[0] for text in requirements if "extra ==" not in text} == {"keras", "numpy"}
 
@@ -108,11 +111,10 @@ for name in ("morph_core", "morph_core.graph", "morph_tfx.components", "morph_tf
     ]
 
 
-def test_the_source_distribution_holds_the_sources_their_tests_and_their_tools(distributions: Path):
-    (path,) = distributions.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
+def test_the_source_distribution_holds_the_sources_their_tests_and_their_tools(distributions: dict[str, Path]):
+    with tarfile.open(distributions["source"]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     sources = {name for layer in LAYERS for name in files_of(layer, "*.py", "py.typed", "BUILD", "*.j2", "*.yaml")}
-    assert sources | files_of("tests", "*.py", "BUILD") <= held
-    assert {*TOP, *SETTINGS, "tools/setup.sh", "tools/fetch_uv.py"} <= held
+    assert sources | files_of("tests", "*.py", "BUILD") | files_of("docs", "*.md") <= held
+    assert {*TOP, *SETTINGS, *files_of("tools", "*.sh", "*.py")} <= held
     assert [name for name in held if "__pycache__" in name or name.startswith("tools/import_names")] == []
