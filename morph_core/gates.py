@@ -2,13 +2,15 @@
 
 A gate gives every channel of the network a number that tells how open it is, learned beside the weights. The search
 charges each channel `price x openness` in the loss, where the price is the channel's marginal cost; when the search
-ends, the channels with the highest scores are kept. Channels that are tied share one gate.
+ends, the channels with the highest scores are kept. Gates are counted by channel of a group, not by layer: channels
+that are tied, as by an Add, are one channel and have one gate.
 
-To add a method, write a subclass of `Gate` and put it into `GATES`.
+To add a method, write a subclass of `Gate` and put it into `GATES`. `gate="auto"` is `choose_gate`.
 """
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import keras
@@ -84,12 +86,14 @@ class Gate:
 class GammaGate(Gate):
     """MorphNet's: the scale of BatchNormalization, with an L1 penalty (Gordon et al., CVPR 2018, section 4).
 
-    The paper's regulariser is `strength x sum of marginal cost x |gamma|`, and a channel counts as alive while
-    `|gamma|` exceeds a threshold. Where several BatchNormalizations scale the same channel, the largest `|gamma|`
-    counts, as in the paper's treatment of residual connections. When the search steers by a budget, `|gamma|` is
-    measured in units of its mean over the group at the start, so that networks with any initial scale are charged
-    alike, and the lowest are closed along the schedule (a deviation: subgradient steps bring no scale to zero in a
-    search of some thousand steps).
+    Formula, with a fixed strength: `strength x sum over channels of marginal cost x |gamma|`. For the FLOP and size
+    costs, which are bilinear in the widths, the marginal cost of a channel is what the paper multiplies its |gamma| by.
+    A channel counts as alive while `|gamma|` exceeds 0.01, the threshold of the authors' published code. Where several
+    BatchNormalizations scale the same channel, the largest `|gamma|` counts, as there for residual connections.
+
+    Deviations, all when the search steers by a budget: `|gamma|` is measured in units of its mean over the group at the
+    start, so that networks with any initial scale are charged alike; the lowest are closed along the schedule, since
+    subgradient steps bring no scale to zero in a search of some thousand steps; the price is bounded.
     """
 
     threshold = 0.01
@@ -97,25 +101,10 @@ class GammaGate(Gate):
 
     def __init__(self, graph: ChannelGraph) -> None:
         super().__init__(graph)
-        self._layers: list[Any] = []
-        places = []
-        for index, call in enumerate(graph.trace.calls):
-            layer: Any = call.layer
-            if not isinstance(layer, keras.layers.BatchNormalization) or layer.gamma is None:
-                continue
-            if any(layer is known for known in self._layers) or "out" not in graph.axes[index]:
-                continue
-            self._layers.append(layer)
-            places.append(graph.axes[index]["out"])
-        units = np.concatenate([*places, np.zeros(0, dtype=np.int64)])
-        count = len(graph.group_of)
+        self._layers, units = _scales(graph)
         # Scales of channels that belong to no group are gathered in one segment more, and dropped.
-        self._segments = np.where(units < 0, count, units)
-        scaled = np.zeros(count, dtype=bool)
-        scaled[units[units >= 0]] = True
-        has_scale = np.ones(len(graph.groups), dtype=bool)
-        np.logical_and.at(has_scale, graph.group_of, scaled)
-        self.learns = graph.prunable & has_scale
+        self._segments = np.where(units < 0, len(graph.group_of), units)
+        self.learns = graph.prunable & _has_scale(graph, units)
         if not self.learns.any():
             raise MorphError(
                 f"gate='gamma' reads the scale (gamma) of BatchNormalization, but no group of model '{graph.name}' has "
@@ -150,13 +139,41 @@ class GammaGate(Gate):
         return largest[:-1]
 
 
+def _scales(graph: ChannelGraph) -> tuple[list[Any], np.ndarray]:
+    """The BatchNormalizations with a scale, and the channel of each entry of their scales, one after the other."""
+    found: list[Any] = []
+    places = [np.zeros(0, dtype=np.int64)]
+    for index, call in enumerate(graph.trace.calls):
+        layer: Any = call.layer
+        if not isinstance(layer, keras.layers.BatchNormalization) or layer.gamma is None:
+            continue
+        if any(layer is known for known in found) or "out" not in graph.axes[index]:
+            continue
+        found.append(layer)
+        places.append(graph.axes[index]["out"])
+    return found, np.concatenate(places)
+
+
+def _has_scale(graph: ChannelGraph, units: np.ndarray) -> np.ndarray:
+    """Which groups have all their channels among `units`: bool array (groups,)."""
+    scaled = np.zeros(len(graph.group_of), dtype=bool)
+    scaled[units[units >= 0]] = True
+    whole = np.ones(len(graph.groups), dtype=bool)
+    np.logical_and.at(whole, graph.group_of, scaled)
+    return whole
+
+
 class GroupLassoGate(Gate):
     """For networks without BatchNormalization: the L2 norm of the kernel that makes a channel, group-lasso fashion.
 
-    The penalty is `strength x sum of marginal cost x norm`, the norm running over all weights of the kernels that make
-    the channel, tied layers together (as in morph-net's group-lasso regulariser; Yuan and Lin, 2006). Under a budget
-    norms are measured in units of their group's mean at the start, and the lowest are closed along the schedule, as for
-    `gamma`.
+    Formula, with a fixed strength: `strength x sum over channels of marginal cost x ||w||`, where `w` are all weights
+    of the kernels that make the channel, those of tied layers together (group lasso: Yuan and Lin, 2006; one group an
+    output channel: Alvarez and Salzmann, arXiv 1611.06321, which morph-net's regulariser cites).
+
+    Deviations: morph-net takes the root mean square of each kernel and the largest over tied layers, here it is one
+    norm over all of them; a channel is alive while its norm exceeds 1 % of its group's mean at the start, not an
+    absolute number. Under a budget norms are measured in units of that mean, the lowest are closed along the schedule
+    and the price is bounded, as for `gamma`.
     """
 
     threshold = 0.01
@@ -208,10 +225,14 @@ class GroupLassoGate(Gate):
 class FisherGate(Gate):
     """How much the loss would miss a channel for what it costs: squared gradients at its gate, by marginal cost.
 
-    A gate of value 1 multiplies every channel and is not learned; the running mean of its squared gradient, batch by
-    batch, estimates the loss's curvature along closing it (the diagonal of the empirical Fisher information; Theis et
-    al., arXiv 1801.05787, equation 5). The channels with the least of it for one unit of cost are closed along the
-    schedule. Nothing is charged in the loss, so the weights train undisturbed; a fixed strength has no meaning here.
+    Formula: `score = mean of (dL/dz)^2 / marginal cost`, where `z` is a gate of value 1 that multiplies the channel and
+    is not learned, and the mean runs over batches (decay 0.98). The squared gradient estimates the loss's curvature
+    along closing the gate (the diagonal of the empirical Fisher information; Theis et al., arXiv 1801.05787). The
+    channels with the lowest scores are closed along the schedule. Nothing is charged in the loss, so the
+    weights train undisturbed; a fixed strength has no meaning here.
+
+    Deviations: Theis et al. square the gradient of each example, here it is that of a batch's mean loss, which needs no
+    pass of its own; they weigh loss against cost by a factor, here the score is divided by the cost, which needs none.
     """
 
     closes_early = True
@@ -243,11 +264,14 @@ class FisherGate(Gate):
 class LogisticSigmoidGate(Gate):
     """FiGS: a stochastic gate for every channel, also where there is no BatchNormalization (arXiv 2006.09581).
 
-    In a training step a channel is multiplied by `z = sigmoid((beta theta + logit u) / tau)` with u uniform in (0, 1),
-    the logistic-sigmoid relaxation of a coin that is open with probability `sigmoid(beta theta)`; that probability is
-    what is charged. tau is 1 throughout. beta rises from 1 to 8 late in the search, so that the coins become decided
-    ones (a deviation: the paper anneals nothing and rounds at the end). Theta starts at 3 and has an Adam optimizer of
-    its own, since the user's may be tuned for anything.
+    Formula: in a training step a channel is multiplied by `z = sigmoid((beta theta + logit u) / tau)` with u uniform in
+    (0, 1), the logistic-sigmoid relaxation of a coin that is open with probability `sigmoid(beta theta)`; that
+    probability times the marginal cost is charged. A channel is alive while theta > 0.
+
+    Deviations from the authors' published code: tau is 1 (there 0.001), so that every sample gives theta a gradient;
+    coins become decided ones by beta, which rises from 1 to 8 late in the search; the probability is charged, not the
+    sample; outside training a gate is 0 or 1 and not scaled by its probability; theta starts at 3 (there 2.5), stays
+    within 6 and has an Adam optimizer of its own, since the user's may be tuned for anything.
     """
 
     highest_price = 20.0
@@ -316,15 +340,46 @@ GATES: dict[str, type[Gate]] = {
 }
 
 
+def check_gate(name: Any) -> None:
+    """Raises MorphError unless `name` is "auto" or that of a gate."""
+    known = ("auto", *sorted(GATES))
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise MorphError(f"Unknown gate {name!r}.{hint} Expected one of {', '.join(map(repr, known))}.")
+
+
+def choose_gate(graph: ChannelGraph, steered: bool) -> tuple[str, str]:
+    """The gate that `gate="auto"` means for a network, and why.
+
+    Args:
+        graph: of the network.
+        steered: the search has a target or a budget to steer by, not a fixed strength.
+    """
+    if steered:
+        return "fisher", (
+            "the search steers by a budget: squared gradients rank the channels of every kind of layer, and the "
+            "weights train without a penalty"
+        )
+    bare = np.flatnonzero(graph.prunable & ~_has_scale(graph, _scales(graph)[1]))
+    if not len(bare):
+        return "gamma", (
+            "the strength is fixed and BatchNormalization scales the channels of every group that can be pruned: "
+            "the regulariser of the paper"
+        )
+    more = f" and of {len(bare) - 1} more" if len(bare) > 1 else ""
+    return "logistic_sigmoid", (
+        f"the strength is fixed, and the channels of group '{graph.groups[bare[0]].name}'{more} have no scale of a "
+        "BatchNormalization, which 'gamma' needs"
+    )
+
+
 def gate_for(name: str, graph: ChannelGraph) -> Gate:
-    """The gate of that name for a network.
+    """The gate of that name for a network; not for "auto", which `choose_gate` turns into a name.
 
     Raises:
-        MorphError: there is none of that name, or it has nothing to decide in this network.
+        MorphError: it has nothing to decide in this network.
     """
-    if name not in GATES:
-        known = ", ".join(f"'{known}'" for known in sorted(GATES))
-        raise MorphError(f"Unknown gate {name!r}. Expected one of {known}.")
     if not graph.prunable.any():
         raise MorphError(f"No group of model '{graph.name}' can be pruned:\n{graph}")
     return GATES[name](graph)

@@ -9,6 +9,7 @@ than a product: they leave closed channels out of their statistics.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -52,6 +53,29 @@ def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs:
     for variable in layer.non_trainable_variables:
         variable.assign(scope.get_current_value(variable))
     return outputs
+
+
+def without_dead(call: Any, live: Mapping[int, Any], args: tuple) -> tuple:
+    """The arguments of a call where branches meet, with what changes nothing in the place of a dead branch.
+
+    A dead branch still has a value, a constant, as long as its layers run: an offset of a BatchNormalization or a bias.
+    In the rebuilt network it is gone, so it must not be seen here either. It is a choice and no product, since a
+    product would take as long as the join itself.
+
+    Args:
+        call: of a layer or operation that adds or multiplies its inputs.
+        live: for each tensor number that may be dead, a scalar tensor, above 0.5 when it is not.
+        args: of the call.
+    """
+    neutral = ops.ones_like if call.kind == "Multiply" else ops.zeros_like
+
+    def choose(leaf: Any, tensor: Any) -> Any:
+        flag = live.get(getattr(leaf, "index", -1))
+        if flag is None:
+            return tensor
+        return ops.cond(flag > 0.5, lambda: tensor, lambda: neutral(tensor))
+
+    return keras.tree.map_structure(choose, call.args, args)
 
 
 def weight_of(layer: Any, path: str) -> Any:

@@ -21,15 +21,15 @@ from .budget import Amounts, Budget, Limit, budget_of
 from .controller import FREEZE, Controller
 from .costs import Cost, cost_of
 from .errors import MorphError
-from .gates import gate_for
-from .gating import gated_call
+from .gates import check_gate, choose_gate, gate_for
+from .gating import gated_call, without_dead
 from .graph import ChannelGraph
 from .optimizer import SplitOptimizer
 from .rebuild import replay
 from .snap import check_feasible, snap
 from .steering import Steering
 from .structure import Structure, describe
-from .topology import Topology
+from .topology import Topology, removable_inputs
 from .trace import pack_outputs, standardize_inputs
 
 _LONGEST_TRAJECTORY = 2000
@@ -52,8 +52,10 @@ class StructureSearch(keras.Model):
         strength: price of one unit of cost in the loss. Beside a target or a budget it is where the price starts, of
             any magnitude; the controller takes it from there.
         gate: "gamma" (MorphNet: L1 on BatchNormalization scales), "group_lasso" (norms of kernels, without
-            BatchNormalization), "logistic_sigmoid" (FiGS: stochastic gates, any layer) or "fisher" (squared gradients
-            at the gates, any layer; with a target or a budget).
+            BatchNormalization), "logistic_sigmoid" (FiGS: stochastic gates, any layer), "fisher" (squared gradients
+            at the gates, any layer; with a target or a budget) or "auto": fisher with a target or a budget; with a
+            strength gamma where every group that can be pruned has such scales, else logistic_sigmoid. The structure's
+            settings say which it was and why.
 
     Raises:
         MorphError: the model is subclassed; an argument is unknown or out of range; no structure is within the budget.
@@ -78,13 +80,17 @@ class StructureSearch(keras.Model):
         target: Amounts | None = None,
         budget: Amounts | None = None,
         strength: float | None = None,
-        gate: str = "gamma",
+        gate: str = "auto",
     ) -> None:
         super().__init__(name=f"search_{getattr(model, 'name', 'model')}")
         self.graph = ChannelGraph.from_model(model)
         self._budget, self._goal = _checked_goal(self.graph, cost, target, budget, strength)
-        self._gate = gate_for(gate, self.graph)
+        check_gate(gate)
         self._settings: dict[str, Any] = {"gate": gate}
+        if gate == "auto":
+            gate, reason = choose_gate(self.graph, steered=target is not None or budget is not None)
+            self._settings = {"gate": gate, "gate_reason": reason}
+        self._gate = gate_for(gate, self.graph)
         self._strength = strength
         self._controller = None
         if target is not None or budget is not None:
@@ -103,6 +109,9 @@ class StructureSearch(keras.Model):
         self._price = self._state("channel_prices", (count,), "zeros")
         self._mask = self._state("channels_kept", (count,), "ones")
         self._frozen = self._state("structure_is_frozen", (), "zeros")
+        self._removable = removable_inputs(self.graph)
+        self._dying = sorted({number for numbers in self._removable.values() for number in numbers})
+        self._branches = self._state("branches_kept", (len(self._dying),), "ones")
         self._gate.build(self)
         self._everything = Topology(
             np.ones(len(self.graph.trace.calls), dtype=bool),
@@ -121,7 +130,12 @@ class StructureSearch(keras.Model):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         gates = self._gates(bool(training))
 
+        kept: Any = ops.convert_to_tensor(self._branches)
+        live = {number: kept[place] for place, number in enumerate(self._dying)}
+
         def call_layer(index: int, call: Any, args: tuple, kwargs: dict) -> Any:
+            if index in self._removable:
+                args = without_dead(call, live, args)
             return gated_call(self.graph, index, gates, args, kwargs)
 
         outputs = replay(self.graph, self._everything, standardize_inputs(self.seed, inputs), call_layer)
@@ -229,7 +243,7 @@ class StructureSearch(keras.Model):
             return self._learned(self._gate.openness() > 0.5, True)
         due = self._budget.at(self._controller.scheduled(progress))
         kept = snap(due, self._gate.scores(), self._gate.learns, trade=False)
-        self._mask.assign(kept.astype("float32"))
+        self._keep(kept)
         return kept
 
     def _charge(self, progress: float, alive: np.ndarray) -> np.ndarray:
@@ -277,8 +291,14 @@ class StructureSearch(keras.Model):
         return bool(as_numpy(self._frozen) > 0.5)
 
     def _freeze(self) -> None:
-        self._mask.assign(self._snapped().astype("float32"))
+        self._keep(self._snapped())
         self._frozen.assign(1.0)
+
+    def _keep(self, units: np.ndarray) -> None:
+        """Close the gates of all other channels, and leave out the branches that die with them."""
+        left = self.graph.survivors(self._widths(units.astype(float)) > 0)
+        self._mask.assign((units & left.groups[self.graph.group_of]).astype("float32"))
+        self._branches.assign(left.tensors[self._dying].astype("float32"))
 
     def _snapped(self) -> np.ndarray:
         """The channels that fit the budget; with a fixed strength, those that the gate counts as alive."""

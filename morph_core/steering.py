@@ -44,6 +44,9 @@ class Steering(keras.callbacks.Callback):
                 stacklevel=2,
             )
         if params.get("verbose"):
+            settings = self._search._settings
+            if "gate_reason" in settings:
+                print(f"gate: {settings['gate']} ({settings['gate_reason']})", flush=True)
             for name, reason in self._search.fixed().items():
                 print(f"kept whole: {name}: {reason}", flush=True)
 

@@ -52,6 +52,39 @@ def survivors(graph: ChannelGraph, open_groups: np.ndarray) -> Topology:
         open_groups = still
 
 
+def removable_inputs(graph: ChannelGraph) -> dict[int, tuple[int, ...]]:
+    """For each call where branches meet, those of its inputs that some structure leaves out, by tensor number.
+
+    A tensor counts when it would be dead without any channels, and when the model's output survives its death.
+    """
+    nothing = _flow_down(graph, ~graph.prunable)
+    found = {}
+    for index, call in enumerate(graph.trace.calls):
+        if graph.rules[index].joins not in ("merge", "first") or len(set(call.inputs)) < 2:
+            continue
+        numbers = [number for number in dict.fromkeys(call.inputs) if not nothing[number]]
+        numbers = [number for number in numbers if _flow_down(graph, None, number)[list(graph.trace.outputs)].all()]
+        if numbers:
+            found[index] = tuple(numbers)
+    return found
+
+
+def _flow_down(graph: ChannelGraph, open_groups: np.ndarray | None, dead: int | None = None) -> np.ndarray:
+    """Which tensors are live, bool array (tensors,), without these groups' channels and without one tensor."""
+    trace = graph.trace
+    open_groups = np.ones(len(graph.groups), dtype=bool) if open_groups is None else open_groups
+    live = np.zeros(len(trace.shapes), dtype=bool)
+    live[list(trace.inputs)] = True
+    for index, call in enumerate(trace.calls):
+        kept = live[list(call.inputs)]
+        passes = kept.any() if graph.rules[index].joins else kept.all()
+        if passes or not len(kept):
+            live[list(call.outputs)] = graph.outputs_made(index, open_groups)
+        if dead is not None and dead in call.outputs:
+            live[dead] = False
+    return live
+
+
 def _any(calls: np.ndarray, indices: tuple[int, ...]) -> bool:
     return not indices or bool(calls[list(indices)].any())
 

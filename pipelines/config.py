@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
-from morph_core import GATES, MorphError, cost_of
+from morph_core import MorphError, cost_of
+from morph_core.gates import check_gate
 
 from .kubeflow_steps import COMPONENTS, TRAINING, Accelerator, StepSettings, settings_of
 from .sections import Section as _Section
@@ -238,7 +239,7 @@ class PipelineConfig(_Section):
     strength: float | None = Field(
         None, gt=0, description="fixed strength of the regulariser, as in the paper", examples=["1.0e-3"]
     )
-    gate: str = Field("gamma", description="how a search switches channels off", examples=["gamma"])
+    gate: str = Field("auto", description="how a search switches channels off", examples=["auto"])
     cycles: int = Field(1, ge=1, le=20, description="how often to shrink and expand", examples=[2])
     expand_to: float | list[float | None] | None = Field(
         None,
@@ -262,8 +263,10 @@ class PipelineConfig(_Section):
             cost_of(self.cost)
         except MorphError as error:
             raise ValueError(f"cost: {error}") from error
-        if self.gate not in GATES:
-            raise ValueError(f"gate: unknown gate {self.gate!r}; expected one of {', '.join(sorted(GATES))}")
+        try:
+            check_gate(self.gate)
+        except MorphError as error:
+            raise ValueError(f"gate: {error}") from error
         return self
 
     @model_validator(mode="after")

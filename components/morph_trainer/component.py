@@ -78,7 +78,7 @@ class MorphTrainer(base_component.BaseComponent):
         target: float | RuntimeParameter | None = None,
         budget: float | RuntimeParameter | None = None,
         strength: float | RuntimeParameter | None = None,
-        gate: str | RuntimeParameter = "gamma",
+        gate: str | RuntimeParameter = "auto",
         expand_to: float | RuntimeParameter | None = None,
         train_args: trainer_pb2.TrainArgs | RuntimeParameter | None = None,
         eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
@@ -104,7 +104,8 @@ class MorphTrainer(base_component.BaseComponent):
             budget: the same as an absolute number.
             strength: the paper's fixed regularisation factor, for a search without a target.
             gate: how channels are closed: `"gamma"` (L1 on BatchNormalization's scales) or, also for layers without
-                BatchNormalization, `"logistic_sigmoid"` (FiGS), `"group_lasso"` or `"fisher"`.
+                BatchNormalization, `"logistic_sigmoid"` (FiGS), `"group_lasso"` or `"fisher"`; `"auto"` chooses, and
+                the report says why.
             expand_to: widen the result by one factor until it costs this fraction of the original seed's cost.
             train_args: `splits` (default: train) and `num_steps`, the total number of steps of the search.
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.

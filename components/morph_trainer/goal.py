@@ -5,7 +5,6 @@ runtime parameters have their values and the seed's cost is known.
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from tfx.orchestration.data_types import RuntimeParameter
 
 import morph_core as morph
+from morph_core.gates import check_gate
 
 NAMES = ("cost", "target", "budget", "strength", "gate", "expand_to")
 
@@ -26,7 +26,7 @@ class Goal:
         target: fraction of the original seed's cost, in (0, 1].
         budget: the same as an absolute number, in the cost's unit.
         strength: the paper's fixed factor instead.
-        gate: name of a gate, as in `morph_core.GATES`.
+        gate: name of a gate, as in `morph_core.GATES`, or "auto".
         expand_to: fraction of the original seed's cost to widen the result to; None leaves it as found.
     """
 
@@ -34,7 +34,7 @@ class Goal:
     target: Any = None
     budget: Any = None
     strength: Any = None
-    gate: Any = "gamma"
+    gate: Any = "auto"
     expand_to: Any = None
 
     @classmethod
@@ -55,7 +55,8 @@ class Goal:
         """
         if _known(self.cost):
             morph.cost_of(str(self.cost))
-        _check_name("gate", self.gate, morph.GATES)
+        if _known(self.gate):
+            check_gate(self.gate)
         given = {
             name: getattr(self, name) for name in ("target", "budget", "strength") if getattr(self, name) is not None
         }
@@ -109,14 +110,6 @@ class Goal:
 
 def _known(value: Any) -> bool:
     return value is not None and not isinstance(value, RuntimeParameter)
-
-
-def _check_name(argument: str, value: Any, known: Mapping[str, Any]) -> None:
-    if _known(value) and value not in known:
-        close = difflib.get_close_matches(str(value), known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        names = ", ".join(repr(name) for name in known)
-        raise morph.MorphError(f"Unknown {argument} {value!r}; expected one of {names}.{hint}")
 
 
 def _check_number(argument: str, value: Any) -> None:

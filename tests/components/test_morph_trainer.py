@@ -165,7 +165,7 @@ def fails_cleanly(run, component, message, tmp_path):
         ({"target": 0.5, "budget": 10.0}, r"exactly one of target .* received target=0.5, budget=10.0"),
         ({"target": None}, r"exactly one of target .* received none of them"),
         ({"cost": "flop"}, r"Unknown cost 'flop'. Did you mean 'flops'\? Expected one of 'flops', 'params'"),
-        ({"gate": "beta"}, r"Unknown gate 'beta'; expected one of .*'gamma'"),
+        ({"gate": "beta"}, r"Unknown gate 'beta'. Expected one of 'auto', .*'gamma'"),
         ({"expand_to": 0.3}, r"expand_to=0.3 is below target=0.5"),
         ({"module_file": None}, r"exactly one of module_file .* and module_path"),
         ({"module_path": "somewhere"}, r"exactly one of module_file .* and module_path"),

@@ -194,7 +194,10 @@ def test_data_of_unknown_length_is_searched_too():
         ({"target": "half"}, "target is 'half'"),
         ({"budget": 1e12}, "budget is 1e.12 .*but the seed costs only"),
         ({"target": 0.5, "cost": "joules"}, r"Unknown cost 'joules'. Expected one of .*'flops', 'params'"),
-        ({"target": 0.5, "gate": "magic"}, "Unknown gate 'magic'. Expected one of 'fisher', 'gamma', 'group_lasso', "),
+        (
+            {"target": 0.5, "gate": "magic"},
+            "Unknown gate 'magic'. Expected one of 'auto', 'fisher', 'gamma', '",
+        ),
         ({"strength": 0.1, "gate": "fisher"}, "takes a target or a budget, no strength"),
         ({"target": 0.5, "gate": "gamma"}, "no group of model .* has one. Use gate='logistic_sigmoid'"),
         ({"target": 0.0001, "gate": "logistic_sigmoid"}, "No structure of model .*What weighs most .*at least 0.0"),

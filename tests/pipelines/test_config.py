@@ -112,7 +112,7 @@ def test_the_file_with_the_preprocessing_is_the_module_file_unless_named():
         (("target:",), ["exactly one of 'target', 'budget' and 'strength' is expected, got none"]),
         (("budget: 100",), ["exactly one of 'target', 'budget' and 'strength'", "got target and budget"]),
         (("cost: flop",), ["cost: Unknown cost 'flop'. Did you mean 'flops'?", "'flops', 'params'"]),
-        (("gate: gama",), ["gate: unknown gate 'gama'", "expected one of fisher, gamma, "]),
+        (("gate: gama",), ["gate: Unknown gate 'gama'. Did you mean 'gamma'?", "'auto', 'fisher', 'gamma', "]),
         (("cycles: 0",), ["cycles: expected greater than or equal to 1, got 0"]),
         (("expand_to: 0.4",), ["expand_to: 0.4 is not above target (0.5)", "Raise expand_to or lower target"]),
         (("cycles: 2", "expand_to: 0.5"), ["expand_to: 0.5 is not above target (0.5), so cycle 1 of 2"]),
