@@ -40,6 +40,7 @@ class Flow:
         axes: the label vectors of the layer's own axes, by name; filled in by the flow function.
         makes: names of the axes whose channels this call makes; filled in likewise.
         learned_weights: for a layer without a row, along which axes its weights follow the channels.
+        note: what the user should know of this layer, though no group stays because of it.
     """
 
     call: Call
@@ -50,6 +51,7 @@ class Flow:
     axes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     makes: set[str] = dataclasses.field(default_factory=set)
     learned_weights: dict[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
     @property
     def layer(self) -> Any:

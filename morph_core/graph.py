@@ -71,6 +71,7 @@ class ChannelGraph:
         tensors: for each tensor, the unit numbers of its channels, as an int array that broadcasts to its shape.
         group_of: int array (units,), the group of each unit; a unit is one channel of one group.
         position_of: int array (units,), its place in the group.
+        notes: on layers that make channels of no group, though a rule could give them one.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ChannelGraph:
     tensors: tuple[np.ndarray, ...]
     group_of: np.ndarray
     position_of: np.ndarray
+    notes: tuple[str, ...]
 
     @classmethod
     def from_model(cls, model: keras.Model) -> ChannelGraph:
@@ -303,6 +305,7 @@ class ChannelGraph:
             )
         for group in fixed:
             lines.append(f"  {group.name}: {group.size} channels, fixed: {group.reason}")
+        lines.extend(f"  {note}" for note in self.notes)
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -366,6 +369,7 @@ class _Builder:
         self.tensors: list[Any] = [None] * len(traced.shapes)
         self.axes: list[dict[str, np.ndarray]] = []
         self.makes: list[set[str]] = []
+        self.notes: list[str] = []
         self.rules = [rule_for(call.layer) for call in traced.calls]
 
     def build(self) -> ChannelGraph:
@@ -389,6 +393,7 @@ class _Builder:
             tensors=tensors,
             group_of=group_of,
             position_of=position_of,
+            notes=tuple(dict.fromkeys(self.notes)),
         )
 
     def _label_tensors(self) -> None:
@@ -408,6 +413,8 @@ class _Builder:
                 self.tensors[number] = labels
             if flow.learned_weights:
                 self.rules[index] = dataclasses.replace(self.rules[index], weights=flow.learned_weights)
+            if flow.note:
+                self.notes.append(flow.note)
             self.axes.append(flow.axes)
             self.makes.append(flow.makes)
 

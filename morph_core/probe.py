@@ -56,9 +56,11 @@ _known: dict[Any, Finding] = {}
 
 def probe(flow: Flow) -> Labelled:
     """The flow function of layers without a row."""
-    if not any(labels.any() for labels in flow.inputs):
-        return flow.nothing()
     advice = "; add a row with morph_core.register_rule to make this prunable"
+    if not any(labels.any() for labels in flow.inputs):
+        if getattr(flow.layer, "weights", None):
+            flow.note = f"{flow.describe()} has no rule and reads what stays, so the channels it makes stay{advice}"
+        return flow.nothing()
     if len(flow.output_shapes) != 1:
         return flow.keep_whole(f"{flow.describe()} has no rule and several outputs{advice}")
     axes = [_channel_axis(labels) for labels in flow.inputs]

@@ -143,6 +143,21 @@ class Differences(layers.Layer):
         return inputs - keras.ops.mean(inputs, axis=-1, keepdims=True)
 
 
+class Projection(layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 12))
+
+    def call(self, inputs):
+        return inputs @ self.kernel
+
+
+def test_a_layer_without_a_rule_that_reads_only_the_models_input_is_named():
+    inputs = keras.Input((8, 8, 3))
+    graph = ChannelGraph.from_model(keras.Model(inputs, conv(4, "c")(Projection(name="own")(inputs))))
+    assert sizes(graph) == {}
+    assert "layer 'own' (Projection) has no rule" in str(graph) and "register_rule" in str(graph)
+
+
 def test_a_layer_that_mixes_and_has_no_rule_is_kept_whole_and_named():
     graph = graph_of(lambda x: Differences(name="contrast")(x))
     assert sizes(graph) == {}
