@@ -213,6 +213,33 @@ class KubeflowConfig(_Section):
         return settings_of(step, component, steps, self.profiles)
 
 
+class KubeflowApiConfig(_Section):
+    """How 'submit' and 'schedule' reach the Kubeflow Pipelines API; secrets are in files or the environment."""
+
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/@]+(/.*)?$",
+        description="address of the API, without /apis",
+        examples=["https://kubeflow.example.com/pipeline"],
+    )
+    namespace: str | None = Field(
+        None, min_length=1, description="your namespace, where Kubeflow has several users", examples=["team-a"]
+    )
+    experiment: str | None = Field(
+        None, min_length=1, description="the experiment of the runs; by default named after the pipeline"
+    )
+    service_account: str | None = Field(
+        None, min_length=1, description="Kubernetes service account that the steps run as", examples=["pipeline-runner"]
+    )
+    token_file: Location | None = Field(None, description="file with a bearer token", examples=["~/.kfp/token"])
+    cookie_file: Location | None = Field(None, description="file with session cookies", examples=["~/.kfp/cookies"])
+    ca_file: Location | None = Field(
+        None, description="certificates (PEM) that the server's is checked with", examples=["ca.pem"]
+    )
+    timeout: float = Field(60.0, gt=0, le=3600, description="seconds to wait for an answer", examples=[60])
+    attempts: int = Field(6, ge=1, le=20, description="how often a request is made, at most", examples=[6])
+
+
 class PipelineConfig(_Section):
     """One morph pipeline: data -> (shrink, expand) x cycles -> retrain -> evaluate -> push."""
 
@@ -256,6 +283,7 @@ class PipelineConfig(_Section):
     metadata: Location = Field("metadata.sqlite", description="sqlite file for the ML metadata of local runs")
     beam_args: tuple[str, ...] = Field(DIRECT_RUNNER, description="arguments of the Apache Beam pipelines")
     kubeflow: KubeflowConfig | None = Field(None, description="needed to compile for Kubeflow only")
+    kubeflow_api: KubeflowApiConfig | None = Field(None, description="how 'submit' and 'schedule' reach the cluster")
 
     @model_validator(mode="after")
     def _known_cost_and_gate(self) -> PipelineConfig:

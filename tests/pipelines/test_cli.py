@@ -27,11 +27,11 @@ def test_help_needs_no_heavy_import():
 def test_help_names_every_command():
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in ("demo", "init", "run", "compile", "cost"):
+    for command in ("demo", "init", "run", "compile", "cost", "submit", "schedule"):
         assert f"\n  {command} " in result.output
 
 
-@pytest.mark.parametrize("command", ["demo", "init", "run", "compile", "cost"])
+@pytest.mark.parametrize("command", ["demo", "init", "run", "compile", "cost", "submit", "schedule"])
 def test_every_command_has_help(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0
