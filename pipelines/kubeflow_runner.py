@@ -18,6 +18,7 @@ import yaml
 
 from morph_core import MorphError
 
+from . import kubeflow_job
 from .account import Say, quieten
 from .config import KubeflowConfig, PipelineConfig, is_uri
 from .kubeflow_steps import TRAINING
@@ -71,11 +72,15 @@ def compile_pipeline(
     on_cluster = _on_cluster(config, kubeflow)
     with without_wheels():
         pipeline = morph_pipeline(on_cluster, baseline=kubeflow.baseline_model)
-    settings = runner.KubeflowV2DagRunnerConfig(default_image=kubeflow.image, use_pipeline_spec_2_1=True)
+    kubeflow_job.check(pipeline.components)
+    settings = runner.KubeflowV2DagRunnerConfig(
+        default_image=kubeflow.image, default_commands=list(kubeflow_job.COMMAND), use_pipeline_spec_2_1=True
+    )
     job = runner.KubeflowV2DagRunner(settings).run(pipeline, write_out=False)
     spec = job["pipelineSpec"]
     spec["defaultPipelineRoot"] = on_cluster.pipeline_root
     platform = apply_settings(spec, kubeflow, {node.id: type(node).__name__ for node in pipeline.components})
+    kubeflow_job.adapt(spec)
     documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
     text = _header(config, kubeflow) + "---\n".join(documents)
     components.load_component_from_text(text)  # raises if the kfp SDK cannot read what we are about to hand out
@@ -115,10 +120,6 @@ def _notes(config: PipelineConfig, kubeflow: KubeflowConfig) -> list[str]:
         )
     else:
         notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
-    notes.append(
-        "The steps start TFX's own container entrypoint, which cannot run behind open-source Kubeflow's launcher yet: "
-        "that hands it minio:// paths and an output 'executor-logs', and it knows neither."
-    )
     for component in TRAINING:
         if kubeflow.settings_of(component, component).accelerator is None:
             notes.append(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 import tensorflow_model_analysis as tfma
 
 
-def measured(evaluation: Path) -> dict[str, float]:
+def measured(evaluation: str | os.PathLike[str]) -> dict[str, float]:
     """The metrics of an evaluation over all its examples, by TFMA's names; `example_count` is among them."""
     for slice_key, outputs in tfma.load_eval_result(str(evaluation)).slicing_metrics:
         if slice_key == ():
@@ -17,7 +17,7 @@ def measured(evaluation: Path) -> dict[str, float]:
     return {}
 
 
-def objections(evaluation: Path) -> list[str]:
+def objections(evaluation: str | os.PathLike[str]) -> list[str]:
     """Why a model was not blessed, one sentence a bound; empty when it was."""
     verdict = tfma.load_validation_result(str(evaluation))
     if verdict is None:

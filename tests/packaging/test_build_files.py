@@ -14,6 +14,7 @@ TESTED = {
     "core": "morph_core",
     "components": "components",
     "e2e": "pipelines",
+    "kubeflow": "pipelines",
     "packaging": "pipelines",
     "pipelines": "pipelines",
 }
