@@ -21,6 +21,9 @@ WARM_UP, RAMP_END, ROUNDED, FREEZE = 0.1, 0.6, 0.75, 0.9
 _PENALTY = 10.0
 # The multiplier moves by this much in all, per unit of log error held throughout the search.
 _TRAVEL = 30.0
+# While the cost is below the schedule, the multiplier falls by this many powers of e in all, per unit of log error: one
+# that was started a million times too high comes down in some hundredths of the search.
+_RELEASE = 200.0
 _LOWEST_PRICE = -1.0
 
 
@@ -56,6 +59,7 @@ class Controller:
         if progress < WARM_UP:
             return np.zeros(len(self.targets))
         errors = np.log(np.maximum(measured, 1e-9) / self.scheduled(progress))
-        self.multipliers = np.clip(self.multipliers + _TRAVEL * elapsed * errors, 0.0, self.highest_price)
+        released = self.multipliers * np.exp(_RELEASE * elapsed * np.minimum(errors, 0.0))
+        self.multipliers = np.clip(released + _TRAVEL * elapsed * errors, 0.0, self.highest_price)
         lowest = np.where(np.arange(len(errors)) == np.argmax(errors), _LOWEST_PRICE, 0.0)
         return np.clip(self.multipliers + _PENALTY * errors, lowest, self.highest_price)

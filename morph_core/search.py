@@ -9,7 +9,7 @@ snapped to the budget and the rest of the training adapts the weights to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ from keras import ops
 
 from .arrays import as_numpy
 from .budget import Amounts, Budget, Limit, budget_of
+from .choices import DEFAULT_FLOOR, Choices, Counts, choices_of
 from .controller import FREEZE, Controller
 from .costs import Cost, cost_of
 from .errors import MorphError
@@ -26,7 +27,7 @@ from .gating import gated_call, without_dead
 from .graph import ChannelGraph
 from .optimizer import SplitOptimizer
 from .rebuild import replay
-from .snap import check_feasible, snap
+from .snap import check_feasible, room, round_up, smallest_used, snap
 from .steering import Steering
 from .structure import Structure, describe
 from .topology import Topology, removable_inputs
@@ -56,6 +57,12 @@ class StructureSearch(keras.Model):
             at the gates, any layer; with a target or a budget) or "auto": fisher with a target or a budget; with a
             strength gamma where every group that can be pruned has such scales, else logistic_sigmoid. The structure's
             settings say which it was and why.
+        multiple_of: keep the widths of layers on multiples of this many channels, or, as a dict, those of the layers or
+            groups that it names. A layer may always stay as wide as it is, so one that is narrower than a multiple
+            stays whole or goes.
+        min_channels: no layer is left with fewer channels, unless it goes with its whole branch; a number or, by layer
+            or group, several. By default a sixteenth of the seed's width, rounded up; or half of that, or less, where
+            the smallest such network would not be within half the budget; and 1 with a strength alone.
 
     Raises:
         MorphError: the model is subclassed; an argument is unknown or out of range; no structure is within the budget.
@@ -81,10 +88,12 @@ class StructureSearch(keras.Model):
         budget: Amounts | None = None,
         strength: float | None = None,
         gate: str = "auto",
+        multiple_of: Counts = 1,
+        min_channels: Counts | None = None,
     ) -> None:
         super().__init__(name=f"search_{getattr(model, 'name', 'model')}")
         self.graph = ChannelGraph.from_model(model)
-        self._budget, self._goal = _checked_goal(self.graph, cost, target, budget, strength)
+        self._budget = _checked_budget(self.graph, cost, target, budget, strength)
         check_gate(gate)
         self._settings: dict[str, Any] = {"gate": gate}
         if gate == "auto":
@@ -94,16 +103,24 @@ class StructureSearch(keras.Model):
         self._strength = strength
         self._controller = None
         if target is not None or budget is not None:
-            check_feasible(self._budget, self._gate.learns)
+            self._choices, floor = _choices_within(self._budget, self._gate.learns, multiple_of, min_channels)
+            if min_channels is None:
+                self._settings["floor"] = floor
+            check_feasible(self._budget, self._gate.learns, self._choices)
             # A strength prices a unit of cost, the controller's price is that of a unit of its logarithm.
             start = np.clip((strength or 0.0) * self._budget.seed, 0.0, self._gate.highest_price)
             self._controller = Controller(self._budget.shares, self._gate.highest_price, start)
             if strength is not None:
                 self._settings["starting_strength"] = float(strength)
-        elif not self._gate.takes_strength:
-            raise MorphError(
-                f"gate='{gate}' charges nothing in the loss, so it takes a target or a budget, no strength alone."
-            )
+        else:
+            self._choices = choices_of(self.graph, multiple_of, min_channels, floor=0.0)
+            if not self._gate.takes_strength:
+                raise MorphError(
+                    f"gate='{gate}' charges nothing in the loss, so it takes a target or a budget, no strength alone."
+                )
+        for name, counts in (("multiple_of", multiple_of), ("min_channels", min_channels)):
+            if counts is not None and counts != 1:
+                self._settings[name] = dict(counts) if isinstance(counts, Mapping) else counts
         count = len(self.graph.group_of)
         self.seed = model
         self._price = self._state("channel_prices", (count,), "zeros")
@@ -242,7 +259,7 @@ class StructureSearch(keras.Model):
         if not self._gate.closes_early:
             return self._learned(self._gate.openness() > 0.5, True)
         due = self._budget.at(self._controller.scheduled(progress))
-        kept = snap(due, self._gate.scores(), self._gate.learns, trade=False)
+        kept = snap(due, self._gate.scores(), self._gate.learns, self._choices, trade=False)
         self._keep(kept)
         return kept
 
@@ -303,7 +320,7 @@ class StructureSearch(keras.Model):
     def _snapped(self) -> np.ndarray:
         """The channels that fit the budget; with a fixed strength, those that the gate counts as alive."""
         if self._controller is not None:
-            return snap(self._budget, self._gate.scores(), self._gate.learns)
+            return snap(self._budget, self._gate.scores(), self._gate.learns, self._choices)
         alive = self._learned(self._gate.alive(), True)
         best = np.full(len(self.graph.groups), -1, dtype=np.int64)
         scores = self._gate.scores()
@@ -317,7 +334,7 @@ class StructureSearch(keras.Model):
                 alive[best[group]] = True
                 continue
             break
-        return alive
+        return round_up(self.graph, alive, scores, self._gate.learns, self._choices)
 
     def structure(self) -> Structure:
         """What the search has learned so far.
@@ -334,31 +351,36 @@ class StructureSearch(keras.Model):
             if group.prunable:
                 units = np.flatnonzero(self.graph.group_of == index)
                 alive[group.name] = self.graph.position_of[units][kept[units]].tolist()
-        return describe(
+        found = describe(
             self.graph,
             {name: len(channels) for name, channels in alive.items()},
             alive,
             costs=[limit.cost for limit in self._budget.limits],
-            goal=self._goal,
+            goal=self._budget.goal,
             settings={**self._settings, "steps": self._steps_seen, "frozen": self.fixed()},
             trajectory=list(self._trajectory),
         )
+        if self._controller is not None:
+            found.settings["budget"] = room(self._budget, found.widths_in(self.graph), self._choices, self._gate.learns)
+        return found
 
     def fixed(self) -> dict[str, str]:
         """Why each group that this search leaves as it is stays so; outputs of the model are not listed."""
         reasons = {}
-        for group, learns in zip(self.graph.groups, self._gate.learns, strict=True):
-            if group.prunable and not learns:
+        for group, learns, widths in zip(self.graph.groups, self._gate.learns, self._choices.ladders, strict=True):
+            if group.prunable and learns and len(widths) == 1:
+                reasons[group.name] = "multiple_of and min_channels allow no fewer channels, unless its branch goes"
+            elif group.prunable and not learns:
                 reasons[group.name] = f"gate '{self._settings['gate']}' has nothing to learn there"
             elif not group.prunable and group.readers:
                 reasons[group.name] = group.reason
         return reasons
 
 
-def _checked_goal(
+def _checked_budget(
     graph: ChannelGraph, cost: str | Callable | Cost, target: Any, budget: Any, strength: Any
-) -> tuple[Budget, dict[str, Any]]:
-    """The budget, and the goal as it is reported; with a fixed strength the budget is what the seed costs."""
+) -> Budget:
+    """What the structure may cost; with a fixed strength, what the seed costs."""
     if target is not None and budget is not None:
         raise MorphError(
             f"Give at most one of target (fractions of the seed's cost) and budget (absolute); received "
@@ -380,7 +402,7 @@ def _checked_goal(
         counted = cost_of(cost)
         amount = graph.cost(counted)
         goal = {"cost": counted.name, "strength": float(strength)}
-        return Budget(graph, (Limit(counted, amount, amount),), goal), goal
+        return Budget(graph, (Limit(counted, amount, amount),), goal)
     found = budget_of(graph, cost, target=target, budget=budget)
     for limit in found.limits:
         if target is not None and limit.share > 1:
@@ -395,4 +417,21 @@ def _checked_goal(
             f"budget is {asked}, but the seed costs only {costs}: there is nothing to shrink. Ask for less, or widen "
             "the seed."
         )
-    return found, found.goal
+    return found
+
+
+def _choices_within(
+    budget: Budget, prunable: np.ndarray, multiple_of: Counts, min_channels: Counts | None
+) -> tuple[Choices, float]:
+    """The widths that groups may have, and the share of the seed's width that is their floor by default.
+
+    A floor that nobody asked for must not be what the structure is made of: it is halved until the smallest structure
+    takes at most half the budget, or no floor is above one channel.
+    """
+    floor = DEFAULT_FLOOR
+    while True:
+        choices = choices_of(budget.graph, multiple_of, min_channels, floor)
+        widest = np.ceil(budget.graph.seed_widths[prunable] * floor).max(initial=1)
+        if widest == 1 or smallest_used(budget, prunable, choices) <= 0.5:
+            return choices, floor
+        floor /= 2

@@ -8,7 +8,7 @@ from keras import layers
 import morph_core as morph
 from morph_core.arrays import as_numpy
 from morph_core.budget import budget_of
-from morph_core.snap import check_feasible, snap
+from morph_core.snap import check_feasible
 from tests.core.networks import conv, mlp, network, random_structure, residual, two_moons
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -222,34 +222,6 @@ def test_a_search_that_diverges_says_so():
 def test_a_structure_before_any_training_is_refused():
     with pytest.raises(morph.MorphError, match="call fit first"):
         morph.StructureSearch(residual(), target=0.5).structure()
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("target", [0.9, 0.5, 0.1])
-def test_a_snap_is_within_budget_and_not_one_more_channel_fits(seed, target):
-    graph = morph.ChannelGraph.from_model(residual(16, blocks=3))
-    budget = target * graph.cost("flops")
-    scores = np.random.default_rng(seed).normal(size=len(graph.group_of))
-    kept = snap(budget_of(graph, "flops", budget=budget), scores)
-    widths = {
-        group.name: int(kept[graph.group_of == index].sum())
-        for index, group in enumerate(graph.groups)
-        if group.prunable
-    }
-    assert graph.cost("flops", morph.describe(graph, widths)) <= budget
-    for name, width in widths.items():
-        if 0 < width < 16:
-            assert graph.cost("flops", morph.describe(graph, {**widths, name: width + 1})) > budget
-
-
-def test_a_snap_keeps_the_best_of_each_group():
-    graph = morph.ChannelGraph.from_model(mlp((10, 10)))
-    scores = np.random.default_rng(0).random(len(graph.group_of))
-    kept = snap(budget_of(graph, "params", target=0.5), scores)
-    for index, group in enumerate(graph.groups):
-        if group.prunable:
-            mine = graph.group_of == index
-            assert scores[mine & kept].min() > scores[mine & ~kept].max(initial=0)
 
 
 def test_the_smallest_structure_is_what_is_left_when_all_that_can_go_is_gone():
