@@ -5,7 +5,7 @@ from ._version import __version__
 from .costs import COSTS, Cost, cost_of, latency
 from .devices import DEVICES, Device
 from .errors import MorphError
-from .expand import expand
+from .expand import expand, uniform
 from .gates import GATES
 from .graph import ChannelGraph, Group
 from .rebuild import compile_arguments, masked, rebuild, verify
@@ -37,5 +37,6 @@ __all__ = [
     "rebuild",
     "register_rule",
     "report",
+    "uniform",
     "verify",
 ]

@@ -90,25 +90,87 @@ def expand(
     )
 
 
+def uniform(
+    graph: ChannelGraph,
+    cost: str | Callable | Cost = "flops",
+    *,
+    target: float | None = None,
+    budget: float | None = None,
+) -> Structure:
+    """Multiply all widths of the seed by one factor, the largest that a budget allows: no search, the usual baseline.
+
+    Args:
+        graph: of the seed.
+        cost: what the budget counts.
+        target: the budget as a fraction of the seed's cost; 1 gives the seed itself.
+        budget: the budget in the cost's own unit.
+
+    Returns:
+        A structure whose widths belong to no channels in particular (`alive` is None). Its cost is within the budget,
+        and one more channel in any group would exceed it.
+
+    Raises:
+        MorphError: not exactly one of target and budget is given, or one channel a layer is already too many.
+
+    Example:
+        >>> import keras, morph_core as morph
+        >>> inputs = keras.Input((32,))
+        >>> hidden = keras.layers.Dense(80, name="b")(keras.layers.Dense(40, name="a")(inputs))
+        >>> graph = morph.ChannelGraph.from_model(keras.Model(inputs, keras.layers.Dense(2)(hidden)))
+        >>> narrow = morph.uniform(graph, "params", target=0.5)
+        >>> narrow.widths["a"], narrow.widths["b"], narrow.costs["params"]["structure"] / graph.cost("params") <= 0.5
+        (26, 52, True)
+    """
+    given = {"target": target, "budget": budget}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if len(chosen) != 1:
+        raise MorphError(f"uniform needs exactly one of target and budget; received {chosen or 'none'}.")
+    [(name, value)] = chosen.items()
+    if not math.isfinite(value) or value <= 0:
+        raise MorphError(f"uniform: {name} is {value}; expected a positive number.")
+    counted = cost_of(cost)
+    seed = np.array([group.size for group in graph.groups])
+    full = total_cost(graph, counted, seed, graph.survivors(seed > 0))
+    limit = value if budget is not None else value * full
+    smallest = total_cost(graph, counted, _scaled(graph, seed, 0.0), graph.survivors(seed > 0))
+    if smallest > limit:
+        raise MorphError(
+            f"uniform: with one channel a layer the network still costs {smallest:.6g} {counted.unit}, more than the "
+            f"budget of {limit:.6g}. Raise the budget."
+        )
+    factor, widths = _widest(graph, counted, seed, limit, low=0.0)
+    names = {group.name: int(width) for group, width in zip(graph.groups, widths, strict=True) if group.prunable}
+    return describe(
+        graph,
+        names,
+        alive=dict.fromkeys(names),
+        costs=[counted],
+        goal={"cost": counted.name, name: float(value)},
+        settings={"multiplier": factor},
+    )
+
+
 def _scaled(graph: ChannelGraph, widths: np.ndarray, factor: float) -> np.ndarray:
     """Every prunable width times the factor, rounded half up, at least 1; 0 stays 0."""
     wider = np.maximum(np.floor(widths * factor + 0.5 + 1e-9), 1).astype(np.int64)
     return np.where(graph.prunable & (widths > 0), wider, widths)
 
 
-def _widest(graph: ChannelGraph, cost: Cost, widths: np.ndarray, limit: float) -> tuple[float, np.ndarray]:
-    """The largest factor within the limit, and its widths after single channels have filled the rest."""
+def _widest(
+    graph: ChannelGraph, cost: Cost, widths: np.ndarray, limit: float, low: float = 1.0
+) -> tuple[float, np.ndarray]:
+    """The largest factor, from `low`, within the limit, and its widths after single channels have filled the rest."""
     left = graph.survivors(widths > 0)
 
     def price(candidate: np.ndarray) -> float:
         return total_cost(graph, cost, candidate, left)
 
-    if price(widths) > limit:
+    if price(_scaled(graph, widths, low)) > limit:
         raise MorphError(
             f"expand: the structure costs {price(widths):.6g} {cost.unit}, more than the budget of {limit:.6g}. "
             "Expansion only widens: search with a smaller target first, or raise the budget."
         )
-    low, high = 1.0, 2.0
+    high = low + 1
     while price(_scaled(graph, widths, high)) <= limit:
         low, high = high, 2 * high
         if high > _LARGEST_MULTIPLIER:

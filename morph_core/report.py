@@ -12,18 +12,12 @@ Matplotlib and Jinja2 come with the extra `tfx` and are imported on the first ca
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from morph_core.errors import MorphError
+from morph_core import drawing
 
 if TYPE_CHECKING:
     from morph_core.structure import Structure
@@ -31,18 +25,6 @@ if TYPE_CHECKING:
 COST_LABELS = {"flops": "FLOPs", "params": "Parameters"}  # any other cost is shown under its own name
 FLOPS_NOTE = "A multiply-add counts as 2 FLOPs."
 
-# One colour per role. The page's style sheet holds the same roles twice, for light and for dark.
-PALETTE = {
-    "paper": "#fffffe",
-    "ink": "#1b2330",
-    "muted": "#5d6879",
-    "line": "#dfe3ea",
-    "seed": "#94a1b5",
-    "ghost": "#e9edf3",
-    "learned": "#0b7a75",
-    "removed": "#c2410b",
-    "removed-soft": "#fbe4d8",
-}
 
 # The pictures, in pixels of the page. The widths picture: names, the seed's column, the learned column, numbers.
 LONGEST_NAME, COLUMN_WIDTH, NUMBERS_WIDTH, GAP = 28, 300, 120, 24  # the first in letters
@@ -63,29 +45,21 @@ def html(structure: Structure, title: str = "Learned structure") -> str:
     Raises:
         MorphError: Matplotlib or Jinja2 is missing.
     """
-    jinja2 = _dependency("jinja2")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # the names of layers are the user's text
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     drawn = pictures(structure)
     layers, makers = structure.layers, _makers(structure.layers)
     cost_names = _cost_names(structure)
     in_branches = {name for branch in structure.removed.get("branches", ()) for name in branch}
     hover = {f"layer-{index}": _layer_change(layer) for index, layer in enumerate(makers)}
-    return environment.get_template("report.html.j2").render(
+    return drawing.page(
+        "report.html.j2",
         title=title,
-        palette=PALETTE,
         goal=_goal(structure),
         costs=[_cost_card(structure, name) for name in structure.costs],
         counts=_counts(makers),
         channels=_channels(makers),
-        widths=jinja2.utils.markupsafe.Markup(_inline(drawn["widths.svg"], "widths", "Width of every layer", hover)),
+        widths=drawing.markup(drawing.inline(drawn["widths.svg"], "widths", "Width of every layer", hover)),
         trajectory=(
-            jinja2.utils.markupsafe.Markup(_inline(drawn["trajectory.svg"], "trajectory", "Cost over the search"))
+            drawing.markup(drawing.inline(drawn["trajectory.svg"], "trajectory", "Cost over the search"))
             if "trajectory.svg" in drawn
             else None
         ),
@@ -119,7 +93,7 @@ def pictures(structure: Structure) -> dict[str, bytes]:
     Raises:
         MorphError: Matplotlib is missing.
     """
-    with _style():
+    with drawing.style():
         learned = "Learned, then expanded" if _expanded(structure) else "Learned"
         drawn = {"widths.svg": _draw_widths(_makers(structure.layers), learned)}
         if structure.trajectory:
@@ -375,11 +349,20 @@ def _draw_widths(layers: Sequence[Mapping[str, Any]], heading: str) -> bytes:
     learned_x = seed_x + COLUMN_WIDTH + GAP
     arrow_x = learned_x + COLUMN_WIDTH / 2 + GAP / 2 + 40
     scale = COLUMN_WIDTH / widest  # pixels per channel
-    figure, axes = _canvas(learned_x + COLUMN_WIDTH / 2 + NUMBERS_WIDTH, height)
-    patches = _dependency("matplotlib.patches")
+    figure, axes = drawing.canvas(learned_x + COLUMN_WIDTH / 2 + NUMBERS_WIDTH, height)
+    patches = drawing.dependency("matplotlib.patches")
 
     def write(x: float, y: float, text: str, color: str, size: float, **more: Any) -> None:
-        axes.text(x, y, _clean(text), color=PALETTE[color], fontsize=size, parse_math=False, va="center", **more)
+        axes.text(
+            x,
+            y,
+            drawing.clean(text),
+            color=drawing.PALETTE[color],
+            fontsize=size,
+            parse_math=False,
+            va="center",
+            **more,
+        )
 
     def rectangle(x: float, y: float, width: float, **style: Any) -> None:
         drawn = max(1.0, width * scale)  # one channel is seen, however wide the others are
@@ -395,18 +378,27 @@ def _draw_widths(layers: Sequence[Mapping[str, Any]], heading: str) -> bytes:
     for index, layer in enumerate(layers):
         y, name = head + index * row, f"layer-{index}"
         seed, now = layer["seed_width"], layer["width"]
-        rectangle(seed_x, y, seed, facecolor=PALETTE["seed"], linewidth=0, gid=f"{name}-seed")
+        rectangle(seed_x, y, seed, facecolor=drawing.PALETTE["seed"], linewidth=0, gid=f"{name}-seed")
         if now:
-            rectangle(learned_x, y, seed, facecolor=PALETTE["ghost"], linewidth=0)
-            rectangle(learned_x, y, now, facecolor=PALETTE["learned"], linewidth=0, gid=f"{name}-learned")
+            rectangle(learned_x, y, seed, facecolor=drawing.PALETTE["ghost"], linewidth=0)
+            rectangle(learned_x, y, now, facecolor=drawing.PALETTE["learned"], linewidth=0, gid=f"{name}-learned")
             if now > seed and every == 1:  # wider than its seed: the seed's edges show inside
                 for edge in (-seed, seed):
                     x = learned_x + edge * scale / 2
-                    axes.plot([x, x], [y + 3, y + row - 3], color=PALETTE["paper"], linewidth=1)
+                    axes.plot([x, x], [y + 3, y + row - 3], color=drawing.PALETTE["paper"], linewidth=1)
         else:
-            edge = {"edgecolor": PALETTE["removed"], "linewidth": 0.8, "linestyle": (0, (3, 2))} if every == 1 else {}
+            edge = (
+                {"edgecolor": drawing.PALETTE["removed"], "linewidth": 0.8, "linestyle": (0, (3, 2))}
+                if every == 1
+                else {}
+            )
             rectangle(
-                learned_x, y, seed, facecolor=PALETTE["removed-soft"], gid=f"{name}-learned", **{"linewidth": 0, **edge}
+                learned_x,
+                y,
+                seed,
+                facecolor=drawing.PALETTE["removed-soft"],
+                gid=f"{name}-learned",
+                **{"linewidth": 0, **edge},
             )
         if index % every == 0:
             middle = y + row / 2
@@ -420,13 +412,13 @@ def _draw_widths(layers: Sequence[Mapping[str, Any]], heading: str) -> bytes:
     axes.plot(
         [start, start, start, start + mark * scale, start + mark * scale, start + mark * scale],
         [y - 3, y + 3, y, y, y - 3, y + 3],
-        color=PALETTE["muted"],
+        color=drawing.PALETTE["muted"],
         linewidth=1,
     )
     write(learned_x, y + 12, f"{mark} channel{'s' if mark > 1 else ''}", "muted", 11, ha="center")
     if every > 1:
         write(name_x, y, f"one layer in {every} is named; the table has all", "muted", 9, ha="right")
-    return _svg(figure)
+    return drawing.to_svg(figure)
 
 
 def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any]) -> bytes:
@@ -445,8 +437,8 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
         panels.append(("loss", "loss", 64))
     left, right, top, main, gap, foot = 64, 132, 40, 240, 36, 44
     height = top + main + sum(size + gap for _, _, size in panels) + foot
-    figure = _figure(TRAJECTORY_WIDTH, height)
-    ticker = _dependency("matplotlib.ticker")
+    figure = drawing.new_figure(TRAJECTORY_WIDTH, height)
+    ticker = drawing.dependency("matplotlib.ticker")
 
     def panel(y: float, size: float, shared: Any = None) -> Any:
         box = (
@@ -457,21 +449,21 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
         )
         axes = figure.add_axes(box, sharex=shared, facecolor="none")
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set(color=PALETTE["line"], linewidth=1)
-        axes.grid(axis="y", color=PALETTE["line"], linewidth=1)
+        axes.spines["bottom"].set(color=drawing.PALETTE["line"], linewidth=1)
+        axes.grid(axis="y", color=drawing.PALETTE["line"], linewidth=1)
         axes.set_axisbelow(True)
-        axes.tick_params(colors=PALETTE["muted"], labelsize=11, length=0, pad=6)
+        axes.tick_params(colors=drawing.PALETTE["muted"], labelsize=11, length=0, pad=6)
         return axes
 
     def write(
         axes: Any, x: float, y: float, text: str, color: str, shift: tuple[float, float] = (8, 0), **more: Any
     ) -> None:
         axes.annotate(
-            _clean(text),
+            drawing.clean(text),
             (x, y),
             xytext=shift,
             textcoords="offset points",
-            color=PALETTE[color],
+            color=drawing.PALETTE[color],
             fontsize=12,
             va="center",
             annotation_clip=False,
@@ -484,14 +476,14 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
     tallest = max([1.0] + [value for value in cost + target if math.isfinite(value)])
     axes.set_ylim(0, 1.04 * tallest)
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
-    axes.plot(steps, target, color=PALETTE["ink"], linewidth=1.6, linestyle=(0, (4, 3)), **marker)
-    axes.plot(steps, cost, color=PALETTE["learned"], linewidth=2.4, solid_joinstyle="round", **marker)
+    axes.plot(steps, target, color=drawing.PALETTE["ink"], linewidth=1.6, linestyle=(0, (4, 3)), **marker)
+    axes.plot(steps, cost, color=drawing.PALETTE["learned"], linewidth=2.4, solid_joinstyle="round", **marker)
     axes.text(
         0,
         1 + 20 / main,
         f"{_label(str(goal.get('cost', 'cost')))}, share of the seed's",
         transform=axes.transAxes,
-        color=PALETTE["muted"],
+        color=drawing.PALETTE["muted"],
         fontsize=12,
         va="center",
         parse_math=False,
@@ -509,7 +501,7 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
     for key, name, size in panels:
         below = panel(y + gap, size, axes)
         values = series(key)
-        below.plot(steps, values, color=PALETTE["seed"], linewidth=1.8, **marker)
+        below.plot(steps, values, color=drawing.PALETTE["seed"], linewidth=1.8, **marker)
         finite = [value for value in values if math.isfinite(value)]
         low, high = min([0.0, *finite]), max(finite, default=0.0)  # a loss may be below zero
         below.set_ylim(low - (0.1 * (high - low) if low < 0 else 0), high + 0.1 * (high - low) or 1.0)
@@ -519,99 +511,19 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
         )
         if finite:
             write(below, steps[-1], finite[-1], _exact(finite[-1]) if key == "alive" else f"{finite[-1]:.3g}", "muted")
-        below.text(0, 1 + 11 / size, name, transform=below.transAxes, color=PALETTE["muted"], fontsize=11, va="center")
+        below.text(
+            0, 1 + 11 / size, name, transform=below.transAxes, color=drawing.PALETTE["muted"], fontsize=11, va="center"
+        )
         y, shown = y + gap + size, [*shown, below]
     for axes in shown[:-1]:
         axes.tick_params(labelbottom=False)
     first, last = min(steps), max(steps)
     shown[-1].set_xlim(first, last if last > first else first + 1)
     shown[-1].xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
-    shown[-1].set_xlabel("training step of the search", color=PALETTE["muted"], fontsize=12, labelpad=8)
-    return _svg(figure)
-
-
-def _figure(width: float, height: float) -> Any:
-    """A figure in pixels. The class itself, not pyplot: no global state, safe inside a training process."""
-    return _dependency("matplotlib.figure").Figure(
-        figsize=(width / 72, height / 72), dpi=72, facecolor=PALETTE["paper"]
-    )
-
-
-def _canvas(width: float, height: float) -> tuple[Any, Any]:
-    """A figure and axes without ticks whose coordinates are pixels from the top left."""
-    figure = _figure(width, height)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
-    return figure, axes
-
-
-@contextlib.contextmanager
-def _style() -> Iterator[None]:
-    """Matplotlib's own defaults and a fixed salt for ids, whatever the user's matplotlibrc says; then restored."""
-    matplotlib = _dependency("matplotlib")
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "morph", "font.family": ["DejaVu Sans"]})
-        yield
-
-
-def _svg(figure: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return file.getvalue()
-
-
-def _inline(picture: bytes, name: str, description: str, hover: Mapping[str, str] | None = None) -> str:
-    """An SVG file as an element of the page.
-
-    Colours of the palette become CSS variables, ids get the picture's name before them (two pictures share one page),
-    the prologue and the fixed size go, and rectangles of a layer say on hover which layer they are.
-    """
-    svg = picture.decode()
-    svg = re.sub(
-        r"<defs>\s*<style.*?</defs>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL
-    )  # it would style the page
-    roles = {color: role for role, color in PALETTE.items()}
-
-    def tag(match: re.Match[str]) -> str:  # inside tags only: the text between them is names of layers
-        text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", match[0])
-        return re.sub(
-            r"#[0-9a-f]{6}\b", lambda color: f"var(--{roles[color[0]]})" if color[0] in roles else color[0], text
-        )
-
-    svg = re.sub(r"<[^>]*>", tag, svg)
-    for identity, text in (hover or {}).items():
-        for side in ("seed", "learned"):
-            opening = f'<g id="{name}-{identity}-{side}">'
-            svg = svg.replace(opening, f"{opening}<title>{escape(_clean(text))}</title>")
-    box = re.search(r'viewBox="([^"]*)"', svg)
-    assert box is not None, "Matplotlib writes the viewBox of every SVG"
-    width = float(box[1].split()[2])
-    return re.sub(
-        r"^<svg[^>]*>",
-        f'<svg role="img" aria-label="{escape(description)}" viewBox="{box[1]}" style="max-width:{width}px">',
-        svg,
-        count=1,
-    )
-
-
-def _clean(text: str) -> str:
-    """A line of text that XML can hold: control characters have no escape there."""
-    return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
+    shown[-1].set_xlabel("training step of the search", color=drawing.PALETTE["muted"], fontsize=12, labelpad=8)
+    return drawing.to_svg(figure)
 
 
 def _shortened(name: str, most: int) -> str:
     """The beginning and the end of a long name: layers of one block differ in their last letters."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
-
-
-def _dependency(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise MorphError(
-            f"The report cannot be drawn: {package!r} could not be imported ({error}). It needs Matplotlib and Jinja2, "
-            "which come with the extra 'tfx'. Install them with: pip install 'morph-tfx[tfx]'"
-        ) from error
