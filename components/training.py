@@ -8,6 +8,7 @@ import keras
 
 from morph_core import MorphError
 
+from . import distribution
 from .progress import ProgressCallback
 from .training_inputs import TrainingInputs
 
@@ -36,6 +37,7 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
         update_freq=max(1, inputs.steps // _CURVE_POINTS),  # pyright: ignore[reportArgumentType]
         profile_batch=0,
     )
+    distribution.prepare(model, inputs.train)
     with contextlib.closing(progress), warnings.catch_warnings():
         # The evaluation split is read once to its end, as we want it; Keras, not knowing its length, warns of it.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
@@ -47,6 +49,7 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
             callbacks=[tensorboard, progress],
             verbose=0,  # pyright: ignore[reportArgumentType]
         )
+    distribution.to_float32(model)
     last = {name: float(values[-1]) for name, values in history.history.items()}
     if not math.isfinite(last["loss"]):
         raise MorphError(

@@ -25,7 +25,7 @@ from tfx.utils import io_utils, json_utils, proto_utils
 
 from morph_core import MorphError
 
-from . import user_module
+from . import distribution, user_module
 from .training_spec import check_custom_config
 
 DEFAULT_EPOCHS = 10
@@ -110,8 +110,10 @@ def read(input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str,
     files = fn_args_utils.get_common_fn_args(dict(input_dict), dict(exec_properties))
     spec = _spec(files)
     batch_size = config.get("batch_size") or DEFAULT_BATCH_SIZE
-    train = module.dataset(files.train_files, files.data_accessor, spec, batch_size)
-    evaluation = module.dataset(files.eval_files, files.data_accessor, spec, batch_size)
+    train, evaluation = (
+        distribution.shared_by_record(module.dataset(split, files.data_accessor, spec, batch_size))
+        for split in (files.train_files, files.eval_files)
+    )
     if files.eval_steps:
         evaluation = evaluation.take(files.eval_steps)
     elif _is_endless(evaluation):

@@ -19,6 +19,8 @@ from tfx.utils import json_utils
 
 from morph_core import MorphError
 
+from . import distribution
+
 INPUTS = {
     "examples": ChannelParameter(type=standard_artifacts.Examples),
     "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph, optional=True),
@@ -40,6 +42,8 @@ CUSTOM_CONFIG = {
     "batch_size": "examples per step",
     "hparams": "a dict, handed to build_model",
     "cycle": "such as '1/2', shown in the progress",
+    "distribution": "a dict such as {'strategy': 'mirrored'}, over which devices to train",
+    "mixed_precision": "true to compute in bfloat16",
 }
 
 
@@ -108,6 +112,7 @@ def check_custom_config(config: Any) -> None:
         value = config.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise MorphError(f"custom_config[{name!r}] is {value!r}; expected a whole number of at least 1.")
+    distribution.check(config)
     if not isinstance(config.get("hparams") or {}, Mapping):
         raise MorphError(f"custom_config['hparams'] is {config['hparams']!r}; expected a dict for build_model.")
 

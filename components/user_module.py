@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.utils import naming
 from tfx.components.util import udf_utils
 
 from morph_core import MorphError
@@ -48,8 +49,9 @@ class UserModule:
             MorphError: something else came back.
         """
         # Keras numbers layers that the user did not name, per process. Numbering starts again here, so that the same
-        # build_model gives the same names, and so the same fingerprint, in every component and every run.
-        keras.utils.clear_session()
+        # build_model gives the same names, and so the same fingerprint, in every component and every run. The public
+        # clear_session would end the distribution strategy and the precision that the model is to be built under.
+        naming.reset_uids()
         model = self.build_model(dict(hparams))
         if not isinstance(model, keras.Model):
             kind = f"{type(model).__module__}.{type(model).__qualname__}"

@@ -169,7 +169,10 @@ class StructureSearch(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         loss = super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
-        return loss + ops.cast(self.penalty(), loss.dtype) if training else loss
+        if not training:
+            return loss
+        # As Keras does with what regularizers add: under a distribution strategy each replica pays its share.
+        return loss + ops.cast(self._aggregate_additional_loss(self.penalty()), loss.dtype)
 
     def penalty(self) -> Any:
         """What the channels cost, to be added to the loss: scalar tensor. `fit` does it by itself.

@@ -79,12 +79,31 @@ class DataConfig(_Section):
         return self
 
 
+class DistributionConfig(_Section):
+    """Over what one training run is spread."""
+
+    strategy: Literal["mirrored", "multi_worker_mirrored", "tpu"] = Field(
+        description="the GPUs of one machine, several machines (TF_CONFIG), or the machine's TPU", examples=["mirrored"]
+    )
+    devices: tuple[str, ...] | None = Field(
+        None, min_length=1, description="which devices, with mirrored; all GPUs otherwise", examples=["[GPU:0, GPU:1]"]
+    )
+
+    @model_validator(mode="after")
+    def _devices_of_one_machine(self) -> DistributionConfig:
+        if self.devices is not None and self.strategy != "mirrored":
+            raise ValueError(f"'devices' goes with strategy mirrored only; {self.strategy} finds its own")
+        return self
+
+
 class TrainingConfig(_Section):
-    """How long one training run takes: whole epochs or a number of steps."""
+    """How long one training run takes, whole epochs or a number of steps, and on what it runs."""
 
     epochs: int | None = Field(None, ge=1, description="passes over the training split", examples=[20])
     steps: int | None = Field(None, ge=1, description="training steps (batches)", examples=[5000])
-    batch_size: int = Field(32, ge=1, description="examples per step", examples=[128])
+    batch_size: int = Field(32, ge=1, description="examples per step, over all devices", examples=[128])
+    distribution: DistributionConfig | None = Field(None, description="devices or machines that share each step")
+    mixed_precision: bool = Field(False, description="compute in bfloat16", examples=["true"])
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingConfig:

@@ -20,16 +20,19 @@ from kfp import dsl
 
 from morph_core import MorphError
 
-from .config import KubeflowConfig
+from .config import KubeflowConfig, PipelineConfig, TrainingConfig
 from .kubeflow_steps import StepSettings, check_names, seconds_of
 
 
-def apply_settings(spec: dict[str, Any], kubeflow: KubeflowConfig, components: Mapping[str, str]) -> dict[str, Any]:
+def apply_settings(
+    spec: dict[str, Any], config: PipelineConfig, kubeflow: KubeflowConfig, components: Mapping[str, str]
+) -> dict[str, Any]:
     """Adds every step's settings to a job.
 
     Args:
         spec: the job as TFX compiled it, changed in place.
-        kubeflow: the configuration's section.
+        config: how its steps train.
+        kubeflow: the configuration's section on the cluster.
         components: what each step is, such as {"MorphTrainer-2": "MorphTrainer"}; a step that is missing here is known
             by its own name.
 
@@ -38,14 +41,18 @@ def apply_settings(spec: dict[str, Any], kubeflow: KubeflowConfig, components: M
 
     Raises:
         MorphError: an entry of `kubeflow.steps` speaks of no step or of one that runs no container, or the entries for
-            a step do not go together, or kfp-kubernetes is not installed and needed.
+            a step do not go together or with its training's distribution, or kfp-kubernetes is needed and missing.
     """
     executors = spec["deploymentSpec"]["executors"]
     steps = {name: (task, label) for name, task, label in _steps(spec) if "container" in executors[label]}
     check_names(kubeflow.steps, {name: components.get(name, name) for name in steps})
+    trainings = {"MorphTrainer": config.search, "Retrainer": config.retrain}
     platform: dict[str, Any] = {}
     for name, (task, label) in sorted(steps.items()):
-        settings = kubeflow.settings_of(name, components.get(name, name))
+        component = components.get(name, name)
+        settings = kubeflow.settings_of(name, component)
+        if component in trainings:
+            check_distribution(component, trainings[component], settings)
         made, on_kubernetes = _made_by_kfp(settings)
         container = executors[label]["container"]
         if settings.image is not None:
@@ -62,6 +69,39 @@ def apply_settings(spec: dict[str, Any], kubeflow: KubeflowConfig, components: M
         if on_kubernetes:
             platform[label] = on_kubernetes
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": platform}}}} if platform else {}
+
+
+def check_distribution(component: str, training: TrainingConfig, settings: StepSettings) -> None:
+    """Refuses a distribution of the training that the step's pod cannot serve.
+
+    Args:
+        component: "MorphTrainer" or "Retrainer".
+        training: what the configuration says of its training.
+        settings: of its step.
+
+    Raises:
+        MorphError: it cannot work.
+    """
+    if training.distribution is None:
+        return
+    strategy, accelerator = training.distribution.strategy, settings.accelerator
+    if strategy == "multi_worker_mirrored" and "TF_CONFIG" not in (settings.env or {}):
+        raise MorphError(
+            f"{component}: a step of Kubeflow Pipelines is one pod, which does not know of others, so the strategy "
+            "multi_worker_mirrored has no machines to share with. Use mirrored with several accelerators in one pod, "
+            f"or set TF_CONFIG in kubeflow.steps.{component}.env."
+        )
+    if strategy == "tpu" and not (accelerator and accelerator.is_tpu):
+        raise MorphError(
+            f"{component}: the strategy tpu needs a TPU, but the step has "
+            f"{accelerator.type if accelerator else 'no accelerator'}. Set kubeflow.steps.{component}: "
+            "{profile: tpu}."
+        )
+    if strategy != "tpu" and accelerator and accelerator.is_tpu:
+        raise MorphError(
+            f"{component}: the strategy {strategy} trains on GPUs, but the step has {accelerator.type}. "
+            f"Use strategy: tpu, or kubeflow.steps.{component}: {{profile: gpu}}."
+        )
 
 
 def _steps(spec: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:

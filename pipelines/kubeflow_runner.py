@@ -79,7 +79,7 @@ def compile_pipeline(
     job = runner.KubeflowV2DagRunner(settings).run(pipeline, write_out=False)
     spec = job["pipelineSpec"]
     spec["defaultPipelineRoot"] = on_cluster.pipeline_root
-    platform = apply_settings(spec, kubeflow, {node.id: type(node).__name__ for node in pipeline.components})
+    platform = apply_settings(spec, config, kubeflow, {node.id: type(node).__name__ for node in pipeline.components})
     kubeflow_job.adapt(spec)
     documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
     text = _header(config, kubeflow) + "---\n".join(documents)

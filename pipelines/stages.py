@@ -62,8 +62,12 @@ def prepare(config: PipelineConfig, schema: types.BaseChannel | None = None) -> 
 
 
 def training(training: TrainingConfig, hparams: Mapping[str, Any], **display: str) -> dict[str, Any]:
-    """The training length as MorphTrainer and Retrainer take it: steps are TFX's, epochs are in custom_config."""
-    custom_config = {"batch_size": training.batch_size, "hparams": dict(hparams), **display}
+    """What MorphTrainer and Retrainer are told of the training: steps are TFX's, all else is in custom_config."""
+    custom_config: dict[str, Any] = {"batch_size": training.batch_size, "hparams": dict(hparams), **display}
+    if training.distribution is not None:
+        custom_config["distribution"] = training.distribution.model_dump(mode="json", exclude_none=True)
+    if training.mixed_precision:
+        custom_config["mixed_precision"] = True
     if training.steps is not None:
         return {"train_args": tfx.proto.TrainArgs(num_steps=training.steps), "custom_config": custom_config}
     return {"custom_config": {"epochs": training.epochs, **custom_config}}

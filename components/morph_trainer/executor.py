@@ -11,7 +11,7 @@ from tfx.types.artifact import Artifact
 import morph_core as morph
 from morph_core.costs import unit_of, written
 
-from .. import training, training_inputs
+from .. import distribution, training, training_inputs
 from ..progress import ProgressCallback
 from ..staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
@@ -43,7 +43,10 @@ class Executor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         goal = Goal.from_properties(exec_properties).check()
         exporter = StructureExporter(artifact_utils.get_single_instance(output_dict["structure"]))
-        with emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir:
+        with (
+            distribution.training_scope(exec_properties, output_dict),
+            emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir,
+        ):
             inputs = training_inputs.read(input_dict, exec_properties)
             structure = _search(goal, inputs, input_dict.get("seed_structure"), log_dir)
             cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""

@@ -9,7 +9,7 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 
-from .. import model_assets, training, training_inputs
+from .. import distribution, model_assets, training, training_inputs
 from ..progress import ProgressCallback
 from ..staging import complete_or_absent, emptied_on_failure
 from ..structure_exporter import StructureExporter
@@ -38,7 +38,10 @@ class Executor(base_executor.BaseExecutor):
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict["model"])
-        with emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir:
+        with (
+            distribution.training_scope(exec_properties, output_dict),
+            emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir,
+        ):
             inputs = training_inputs.read(input_dict, exec_properties)
             seed = inputs.module.seed(inputs.hparams)
             graph = morph.ChannelGraph.from_model(seed)

@@ -57,7 +57,9 @@ def test_the_annotated_example_and_the_demo_are_valid():
 
 def test_the_annotated_example_is_valid_with_every_comment_taken_away():
     """What is commented out there is an offer, so it has to work. Alternatives cannot all be taken at once."""
-    offer = re.compile(r'^# (?= *("\*"|[A-Za-z_]+(-\d)?):| *- \{)(?! *(expand_to|budget|strength):)')
+    offer = re.compile(
+        r'^# (?= *("\*"|[A-Za-z_]+(-\d)?):| *- \{)(?! *(expand_to|budget|strength|distribution|mixed_precision):)'
+    )
     text = "\n".join(offer.sub("", line) for line in template("config.yaml").splitlines())
     config = parse_config(text, "config.yaml", "/base")
     assert config.kubeflow is not None
@@ -124,6 +126,14 @@ def test_the_file_with_the_preprocessing_is_the_module_file_unless_named():
         (("expand_to: lots",), ["expand_to: expected a valid number", "got 'lots'"]),
         (("expand_to: -1", "target:", "budget: 10"), ["expand_to: a fraction above 0", "got -1"]),
         (("search: {epochs: 3, steps: 4}",), ["search: exactly one of 'epochs' and 'steps' is expected, got both"]),
+        (
+            ("search: {epochs: 3, distribution: {strategy: mirror}}",),
+            ["search.distribution.strategy: expected 'mirrored', 'multi_worker_mirrored' or 'tpu', got 'mirror'"],
+        ),
+        (
+            ("search: {epochs: 3, distribution: {strategy: tpu, devices: [TPU:0]}}",),
+            ["search.distribution: 'devices' goes with strategy mirrored only"],
+        ),
         (("retrain: {}",), ["retrain: exactly one of 'epochs' and 'steps' is expected, got neither"]),
         (("evaluate: {}",), ["evaluate: exactly one of 'lower_bound'", "got neither"]),
         (("kubeflow: {cpu: 4}",), ["kubeflow.image: missing", "container image"]),

@@ -6,6 +6,7 @@ anew and read the difference:
     MORPH_TFX_UPDATE_GOLDENS=1 .venv/bin/python -m pytest tests/pipelines/test_kubeflow_runner.py
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -205,6 +206,33 @@ def test_a_key_of_a_secret_may_fill_two_variables(tmp_path):
 def test_an_entry_for_a_step_that_the_job_has_not_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(MorphError, match=r"kubeflow.steps.MorphTrainer-3: unknown step; did you mean 'MorphTrainer-"):
         compiled(tmp_path, TEXT + "kubeflow: {image: x, steps: {MorphTrainer-3: {cpu: 1}}}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_distribution_of_the_training_reaches_the_step(tmp_path):
+    training = "retrain: {steps: 500, batch_size: 64, mixed_precision: true, distribution: {strategy: mirrored}}"
+    text = TEXT.replace("retrain: {steps: 500, batch_size: 64}", training)
+    [spec] = specs(compiled(tmp_path, text + "kubeflow: {image: x, accelerator: {count: 4}}\n"))
+    tasks = spec["root"]["dag"]["tasks"]
+    sent = json.loads(tasks["Retrainer"]["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"])
+    assert (sent["distribution"], sent["mixed_precision"]) == ({"strategy": "mirrored"}, True)
+    search = json.loads(tasks["MorphTrainer-1"]["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"])
+    assert not {"distribution", "mixed_precision"} & set(search)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "step", "message"),
+    [
+        ("multi_worker_mirrored", "{}", "a step of Kubeflow Pipelines is one pod, which does not know of others"),
+        ("tpu", "{profile: gpu}", "the strategy tpu needs a TPU, but the step has nvidia.com/gpu"),
+        ("tpu", "{}", "the strategy tpu needs a TPU, but the step has no accelerator"),
+        ("mirrored", "{profile: tpu}", "the strategy mirrored trains on GPUs, but the step has google.com/tpu"),
+    ],
+)
+def test_a_distribution_that_the_pod_cannot_serve_is_refused(tmp_path, strategy, step, message):
+    text = TEXT.replace("batch_size: 64}", f"batch_size: 64, distribution: {{strategy: {strategy}}}}}")
+    with pytest.raises(MorphError, match=message):
+        compiled(tmp_path, text + f"kubeflow: {{image: x, steps: {{MorphTrainer: {step}, Retrainer: {step}}}}}\n")
     assert list(tmp_path.iterdir()) == []
 
 
