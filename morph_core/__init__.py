@@ -2,6 +2,7 @@
 
 from . import flows, report
 from ._version import __version__
+from .batch_statistics import recalibrate
 from .costs import COSTS, Cost, cost_of, latency
 from .devices import DEVICES, Device
 from .errors import MorphError
@@ -35,6 +36,7 @@ __all__ = [
     "latency",
     "masked",
     "rebuild",
+    "recalibrate",
     "register_rule",
     "report",
     "uniform",
