@@ -9,8 +9,18 @@ ROOT = Path(__file__).resolve().parents[2]
 # The layers from the bottom up: folder -> import name.
 LAYERS = {"morph_core": "morph_core", "components": "morph_tfx.components", "pipelines": "morph_tfx.pipelines"}
 # What else lies at the top of the repository and belongs to a source distribution.
-TOP = ("BUILD", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "MODULE.bazel", "Makefile", "README.md", "WORKSPACE")
-SETTINGS = ("pyproject.toml", "setup.py", "conftest.py", "uv.lock", ".bazelignore", ".python-version")
+TOP = (
+    "BUILD",
+    "CHANGELOG.md",
+    "Dockerfile",
+    "LICENSE",
+    "MANIFEST.in",
+    "MODULE.bazel",
+    "Makefile",
+    "README.md",
+    "WORKSPACE",
+)
+SETTINGS = (".dockerignore", "pyproject.toml", "setup.py", "conftest.py", "uv.lock", ".bazelignore", ".python-version")
 
 
 def modules(folder: str) -> list[Path]:
