@@ -13,6 +13,7 @@ compiled. So the spelling of every field is the libraries', whichever version is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Any
 
 from google.protobuf import json_format
@@ -179,6 +180,21 @@ def _set_kubernetes(task: Any, settings: StepSettings) -> None:
             "kubeflow.steps asks for what only Kubernetes knows (node selectors, tolerations, volumes, shared memory, "
             "secrets or a time-out), which needs kfp-kubernetes. Install it with: pip install 'morph-tfx[tfx,kubeflow]'"
         ) from error
+    try:
+        _ask_kubernetes(kubernetes, task, settings)
+    except AttributeError as error:
+        if error.obj is not kubernetes:
+            raise
+        raise MorphError(
+            f"kubeflow.steps asks for what needs kfp-kubernetes' {error.name}, and version {version('kfp-kubernetes')} "
+            "has none. Beside TFX 1.16 pip chooses this old one, since tensorflow-metadata declares an older protobuf "
+            "than it runs on. Install newer ones, and let pip warn: "
+            "pip install 'kfp==2.13.*' 'kfp-kubernetes==1.5.*'"
+        ) from error
+
+
+def _ask_kubernetes(kubernetes: Any, task: Any, settings: StepSettings) -> None:
+    """Calls of kfp-kubernetes, the module that is handed in, what the settings ask for."""
     for key, value in sorted((settings.node_selector or {}).items()):
         kubernetes.add_node_selector(task, key, value)
     for taint in settings.tolerations or ():

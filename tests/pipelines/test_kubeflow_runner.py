@@ -246,6 +246,15 @@ def test_a_missing_kfp_kubernetes_names_the_extra(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_kfp_kubernetes_too_old_for_what_is_asked_is_named(tmp_path, monkeypatch):
+    from kfp import kubernetes
+
+    monkeypatch.delattr(kubernetes, "add_toleration")
+    with pytest.raises(MorphError, match=r"needs kfp-kubernetes' add_toleration, and version [\d.]+ has none.*==1\.5"):
+        compiled(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_component_of_a_job_is_one_that_entries_may_name(spec):
     names = {name.rsplit("-", 1)[0] if name[-1].isdigit() else name for name in spec["root"]["dag"]["tasks"]}
     assert names <= set(COMPONENTS)
