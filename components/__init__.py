@@ -1,10 +1,12 @@
-"""TFX components that search for a structure, export it, find it again and retrain it."""
+"""TFX components that search for a structure, export it, find it again, retrain it, and compare what came of it."""
 
 try:
+    from .frontier import Frontier, MorphFrontier
     from .morph_trainer import MorphTrainer
     from .pushed_structure import PushedStructure
     from .retrainer import Retrainer
     from .structure_exporter import MorphStructure, StructureExporter
+    from .uniform_widths import UniformWidths
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("morph_"):
         raise
@@ -14,4 +16,13 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-__all__ = ["MorphStructure", "MorphTrainer", "PushedStructure", "Retrainer", "StructureExporter"]
+__all__ = [
+    "Frontier",
+    "MorphFrontier",
+    "MorphStructure",
+    "MorphTrainer",
+    "PushedStructure",
+    "Retrainer",
+    "StructureExporter",
+    "UniformWidths",
+]

@@ -232,6 +232,29 @@ class KubeflowConfig(_Section):
         return settings_of(step, component, steps, self.profiles)
 
 
+class ChooseConfig(_Section):
+    """Which of several learned networks is pushed."""
+
+    min_accuracy: float | None = Field(
+        None,
+        description="push the smallest whose metric is at least this (with evaluate.upper_bound: at most)",
+        examples=[0.9],
+    )
+    max_cost: float | None = Field(
+        None, gt=0, le=1, description="push the best that costs at most this fraction of the seed", examples=[0.5]
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> ChooseConfig:
+        if (self.min_accuracy is None) == (self.max_cost is None):
+            got = "neither" if self.min_accuracy is None else "both"
+            raise ValueError(
+                f"exactly one of 'min_accuracy' and 'max_cost' is expected, got {got}. For example: "
+                "choose: {min_accuracy: 0.9}"
+            )
+        return self
+
+
 class KubeflowApiConfig(_Section):
     """How 'submit' and 'schedule' reach the Kubeflow Pipelines API; secrets are in files or the environment."""
 
@@ -285,6 +308,12 @@ class PipelineConfig(_Section):
     strength: float | None = Field(
         None, gt=0, description="fixed strength of the regulariser, as in the paper", examples=["1.0e-3"]
     )
+    budgets: tuple[float, ...] | None = Field(
+        None,
+        description="instead of target: several fractions of the seed's cost, a branch of the pipeline for each",
+        examples=[[0.25, 0.5, 0.75]],
+    )
+    choose: ChooseConfig | None = Field(None, description="with budgets: which of the networks is pushed")
     gate: str = Field("auto", description="how a search switches channels off", examples=["auto"])
     cycles: int = Field(1, ge=1, le=20, description="how often to shrink and expand", examples=[2])
     expand_to: float | list[float | None] | None = Field(
@@ -318,12 +347,39 @@ class PipelineConfig(_Section):
 
     @model_validator(mode="after")
     def _one_goal(self) -> PipelineConfig:
-        given = [key for key in ("target", "budget", "strength") if getattr(self, key) is not None]
+        given = [key for key in ("target", "budget", "strength", "budgets") if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(
-                "exactly one of 'target', 'budget' and 'strength' is expected, got "
+                "exactly one of 'target', 'budget', 'strength' and 'budgets' is expected, got "
                 + (" and ".join(given) or "none")
                 + ". For example: target: 0.5"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _budgets_make_sense(self) -> PipelineConfig:
+        if (self.budgets is None) != (self.choose is None):
+            raise ValueError(
+                "'budgets' and 'choose' belong together: several networks need a rule which one is pushed. For "
+                "example: budgets: [0.25, 0.5, 0.75], choose: {min_accuracy: 0.9}"
+            )
+        if self.budgets is None or self.choose is None:
+            return self
+        good = all(0 < budget < 1 for budget in self.budgets) and len(set(self.budgets)) == len(self.budgets)
+        if not good or not 1 <= len(self.budgets) <= 20:
+            raise ValueError(
+                f"budgets: 1 to 20 different fractions between 0 and 1 are expected, got {list(self.budgets)}. For "
+                "example: budgets: [0.25, 0.5, 0.75]"
+            )
+        if self.expand_to is not None:
+            raise ValueError(
+                "expand_to: with 'budgets' each branch ends at its own budget, and cycles in between expand to 1.0; "
+                "leave expand_to out"
+            )
+        if self.choose.max_cost is not None and self.choose.max_cost < min(self.budgets):
+            raise ValueError(
+                f"choose.max_cost: {self.choose.max_cost} is below the smallest budget ({min(self.budgets)}), "
+                "so no network could be pushed. Raise it, or add a smaller budget"
             )
         return self
 
@@ -367,6 +423,10 @@ class PipelineConfig(_Section):
         if self.expand_to is not None:
             return (self.expand_to,) * self.cycles
         return (1.0,) * (self.cycles - 1) + (None,)
+
+    def at(self, budget: float) -> PipelineConfig:
+        """The configuration of one branch: the same with this one of the budgets as its target."""
+        return self.model_copy(update={"target": budget, "budgets": None, "choose": None})
 
     @property
     def preprocessing_file(self) -> str:

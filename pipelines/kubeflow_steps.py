@@ -36,7 +36,9 @@ COMPONENTS = (
     "ExampleValidator",
     "Transform",
     *TRAINING,
+    "UniformWidths",
     "Evaluator",
+    "Frontier",
     "Pusher",
 )
 """Components whose steps one pipeline or the other has: one configuration serves several pipelines."""

@@ -17,6 +17,7 @@ HTML, METRICS = "system.HTML", "system.Metrics"
 
 VIEWS: dict[str, dict[str, str]] = {
     "morph_tfx.MorphStructure": {"report": HTML, "metrics": METRICS},
+    "morph_tfx.MorphFrontier": {"report": HTML, "metrics": METRICS},
     "tfx.Model": {"metrics": METRICS},
     "tfx.ModelEvaluation": {"metrics": METRICS},
 }

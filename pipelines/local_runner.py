@@ -45,6 +45,11 @@ class RunResult:
         return tuple(Path(step.outputs["structure"][0].uri) for step in found)
 
     @property
+    def frontier(self) -> Path:
+        """The artifact directory of the comparison of several budgets: frontier.json and report.html are inside."""
+        return Path(self.step("Frontier").outputs["frontier"][0].uri)
+
+    @property
     def blessed(self) -> bool:
         """Whether Evaluator found the model good enough."""
         return self.step("Evaluator").outputs["blessing"][0].get_int_custom_property("blessed") == 1
@@ -93,7 +98,7 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
     say("Loading TensorFlow and TFX ...")
     start = time.monotonic()
     try:
-        from .morph_pipeline import cycle_id, morph_pipeline
+        from .morph_pipeline import morph_pipeline
         from .step_runner import StepRunner
     except ModuleNotFoundError as error:
         raise MorphError(
@@ -106,7 +111,7 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
     start = time.monotonic()
     with without_wheels():
         pipeline = morph_pipeline(config)
-    runner = StepRunner(say, {cycle_id(i): _cycle(config, i) for i in range(1, config.cycles + 1)})
+    runner = StepRunner(say, _about(config))
     with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
         runner.run(pipeline)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
@@ -120,6 +125,21 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
             + (f": {len(cached)} of {len(result.steps)} steps came from the cache." if cached else ".")
         )
     return result
+
+
+def _about(config: PipelineConfig) -> dict[str, str]:
+    """A few words on the steps whose names do not say enough, by node id."""
+    from .frontier_pipeline import arms
+    from .morph_pipeline import cycle_id
+
+    cycles = range(1, config.cycles + 1)
+    if config.budgets is None:
+        return {cycle_id(cycle): _cycle(config, cycle) for cycle in cycles}
+    words = {}
+    for arm in arms(config):
+        words |= {f"{step}-{arm.name}": arm.label for step in ("UniformWidths", "Retrainer", "Evaluator")}
+        words |= {f"MorphTrainer-{arm.name}-{cycle}": _cycle(config.at(arm.target), cycle) for cycle in cycles}
+    return words
 
 
 def _cycle(config: PipelineConfig, cycle: int) -> str:

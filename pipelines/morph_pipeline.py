@@ -8,14 +8,13 @@ compares it with the bound in the configuration and with the latest blessed mode
 
 from __future__ import annotations
 
-from typing import Any
-
 from tfx import v1 as tfx
 
-from morph_tfx.components import MorphTrainer, Retrainer
+from morph_tfx.components import Retrainer
 
 from . import stages
 from .config import PipelineConfig
+from .frontier_pipeline import frontier_pipeline
 
 
 def cycle_id(cycle: int) -> str:
@@ -24,35 +23,23 @@ def cycle_id(cycle: int) -> str:
 
 
 def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATEST_BLESSED) -> tfx.dsl.Pipeline:
-    """Builds the pipeline of a configuration.
+    """Builds the pipeline of a configuration; with `budgets` it is that of `frontier_pipeline`.
 
     Args:
         config: what `load_config` returned.
         baseline: the model that a new one is compared with, beside the absolute bound. `stages.LATEST_BLESSED` looks it
-            up with a Resolver; any other text is the URI of a model; None compares with nothing.
+            up with a Resolver; any other text is the URI of a model; None compares with nothing. With `budgets` the
+            networks are compared with each other, and with no baseline.
 
     Returns:
         The pipeline, for any TFX runner. Run it with `local_runner`, compile it with `kubeflow_runner`.
     """
+    if config.budgets is not None:
+        return frontier_pipeline(config)
     data = stages.prepare(config)
-    nodes = data.nodes
-    structure: Any = None
-    for cycle, expand_to in enumerate(config.expansions, 1):
-        trainer = MorphTrainer(
-            **data.arguments,
-            structure=structure,
-            cost=config.cost,
-            target=config.target,
-            budget=config.budget,
-            strength=config.strength,
-            gate=config.gate,
-            expand_to=expand_to,
-            **stages.training(config.search, config.hparams, cycle=f"{cycle}/{config.cycles}"),
-        ).with_id(cycle_id(cycle))
-        structure = trainer.outputs["structure"]
-        nodes.append(trainer)
+    search = stages.search(config, data)
+    structure = search[-1].outputs["structure"]
     retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config.retrain, config.hparams))
     model = retrainer.outputs["model"]
-    nodes.append(retrainer)
-    nodes += stages.evaluate_and_push(config, data.examples, model, baseline)
-    return stages.assemble(config, config.name, nodes)
+    push = stages.evaluate_and_push(config, data.examples, model, baseline)
+    return stages.assemble(config, config.name, [*data.nodes, *search, retrainer, *push])

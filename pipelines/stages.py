@@ -13,6 +13,8 @@ import tensorflow_model_analysis as tfma
 from tfx import types
 from tfx import v1 as tfx
 
+from morph_tfx.components import MorphTrainer
+
 from .baseline import LatestOtherBlessedModel
 from .config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
 
@@ -73,6 +75,31 @@ def training(training: TrainingConfig, hparams: Mapping[str, Any], **display: st
     return {"custom_config": {"epochs": training.epochs, **custom_config}}
 
 
+def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> list[MorphTrainer]:
+    """The unrolled cycles of a search; each starts from the structure of the one before.
+
+    Args:
+        config: of the pipeline.
+        data: what `prepare` returned.
+        name: the node ids are this and the number of the cycle, from 1.
+    """
+    trainers: list[MorphTrainer] = []
+    for cycle, expand_to in enumerate(config.expansions, 1):
+        trainer = MorphTrainer(
+            **data.arguments,
+            structure=trainers[-1].outputs["structure"] if trainers else None,
+            cost=config.cost,
+            target=config.target,
+            budget=config.budget,
+            strength=config.strength,
+            gate=config.gate,
+            expand_to=expand_to,
+            **training(config.search, config.hparams, cycle=f"{cycle}/{config.cycles}"),
+        ).with_id(f"{name}-{cycle}")
+        trainers.append(trainer)
+    return trainers
+
+
 def evaluate_and_push(
     config: PipelineConfig, examples: types.BaseChannel, model: types.BaseChannel, baseline: str | None
 ) -> list[Any]:
@@ -107,14 +134,25 @@ def evaluate_and_push(
         eval_config=eval_config(config.evaluate, config.label, compare=baseline is not None),
         **baseline_model,
     )
-    pusher = tfx.components.Pusher(
+    return [*nodes, evaluator, push(config, model, evaluator.outputs["blessing"])]
+
+
+def evaluate(config: PipelineConfig, examples: types.BaseChannel, model: types.BaseChannel) -> Any:
+    """Evaluates a model against the absolute bound alone."""
+    return tfx.components.Evaluator(
+        examples=examples, model=model, eval_config=eval_config(config.evaluate, config.label, compare=False)
+    )
+
+
+def push(config: PipelineConfig, model: types.BaseChannel, blessing: types.BaseChannel) -> Any:
+    """Pushes a model that is blessed."""
+    return tfx.components.Pusher(
         model=model,
-        model_blessing=evaluator.outputs["blessing"],
+        model_blessing=blessing,
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=config.push_to)
         ),
     )
-    return [*nodes, evaluator, pusher]
 
 
 def assemble(config: PipelineConfig, name: str, nodes: Sequence[Any]) -> tfx.dsl.Pipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -29,6 +30,9 @@ def show_summary(
         console: where to print; by default the standard output.
     """
     console = console or Console()
+    if config.budgets is not None:
+        _show_frontier(result, console)
+        return
     structure = morph.Structure.load(result.structures[-1] / "structure.json")
     comparison = Table("", "seed", "final", "change", title="\nSeed and final model", title_justify="left")
     for column in comparison.columns[1:]:
@@ -64,6 +68,29 @@ def show_summary(
         ("pushed", pushed),
     ):
         console.print(f"{name:<12}{text}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _show_frontier(result: RunResult, console: Console) -> None:
+    """Prints every network of the comparison, and which one was pushed."""
+    found = json.loads((result.frontier / "frontier.json").read_text(encoding="utf-8"))
+    title = f"\n{found['metric']} against {found['cost']}"
+    table = Table("network", f"{found['cost']}", "of the seed", found["metric"], "", title=title, title_justify="left")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for point in sorted(found["points"], key=lambda point: point["cost"]):
+        remarks = [name.replace("_", " ") for name in ("chosen", "on_frontier") if point[name]]
+        remarks += [] if point["passed"] else ["below its bound"]
+        table.add_row(
+            point["label"],
+            written(point["cost"]),
+            f"{point['fraction']:.1%}",
+            f"{point['accuracy']:.4f}",
+            ", ".join(remarks),
+        )
+    console.print(table)
+    console.print(found["verdict"], soft_wrap=True, highlight=False, markup=False)
+    for text in (f"report      {result.frontier / 'report.html'}", f"pushed      {result.pushed_model or 'nothing'}"):
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _label(cost: str) -> str:

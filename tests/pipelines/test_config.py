@@ -57,9 +57,8 @@ def test_the_annotated_example_and_the_demo_are_valid():
 
 def test_the_annotated_example_is_valid_with_every_comment_taken_away():
     """What is commented out there is an offer, so it has to work. Alternatives cannot all be taken at once."""
-    offer = re.compile(
-        r'^# (?= *("\*"|[A-Za-z_]+(-\d)?):| *- \{)(?! *(expand_to|budget|strength|distribution|mixed_precision):)'
-    )
+    alternatives = r"(?! *(expand_to|budgets?|choose|strength|distribution|mixed_precision):)"
+    offer = re.compile(r'^# (?= *("\*"|[A-Za-z_]+(-\d)?):| *- \{)' + alternatives)
     text = "\n".join(offer.sub("", line) for line in template("config.yaml").splitlines())
     config = parse_config(text, "config.yaml", "/base")
     assert config.kubeflow is not None
@@ -111,8 +110,15 @@ def test_the_file_with_the_preprocessing_is_the_module_file_unless_named():
         (("data: {format: csv, path: d, eval_fraction: 1.5}",), ["data.eval_fraction: expected less than 1, got 1.5"]),
         (("target: 1.5",), ["target: expected less than or equal to 1, got 1.5", "fraction of the seed's cost"]),
         (("target: 0",), ["target: expected greater than 0, got 0"]),
-        (("target:",), ["exactly one of 'target', 'budget' and 'strength' is expected, got none"]),
-        (("budget: 100",), ["exactly one of 'target', 'budget' and 'strength'", "got target and budget"]),
+        (("target:",), ["exactly one of 'target', 'budget', 'strength' and 'budgets' is expected, got none"]),
+        (("budget: 100",), ["exactly one of 'target', 'budget', 'strength' and 'budgets'", "got target and budget"]),
+        (("target:", "budgets: [0.5]"), ["'budgets' and 'choose' belong together"]),
+        (("choose: {max_cost: 0.5}",), ["'budgets' and 'choose' belong together"]),
+        (("target:", "budgets: [0.5]", "choose: {}"), ["choose: exactly one of 'min_accuracy'", "got neither"]),
+        (("target:", "budgets: [1.5]", "choose: {max_cost: 1}"), ["budgets: 1 to 20 different fractions", "[1.5]"]),
+        (("target:", "budgets: [0.5, 0.5]", "choose: {max_cost: 1}"), ["budgets: 1 to 20 different fractions"]),
+        (("target:", "budgets: [0.5]", "choose: {max_cost: 0.4}"), ["choose.max_cost: 0.4 is below the smallest"]),
+        (("target:", "budgets: [0.5]", "choose: {max_cost: 1}", "expand_to: 0.7"), ["leave expand_to out"]),
         (("cost: flop",), ["cost: Unknown cost 'flop'. Did you mean 'flops'?", "'flops', 'params'"]),
         (("gate: gama",), ["gate: Unknown gate 'gama'. Did you mean 'gamma'?", "'auto', 'fisher', 'gamma', "]),
         (("cycles: 0",), ["cycles: expected greater than or equal to 1, got 0"]),

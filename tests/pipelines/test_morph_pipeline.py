@@ -77,7 +77,7 @@ def test_training_reads_transformed_examples_and_the_graph(nodes, node):
 )
 def test_a_search_gets_its_goal_and_its_length(nodes, node, expand_to, cycle):
     properties = nodes[node].exec_properties
-    assert (properties["cost"], properties["target"], properties["gate"]) == ("flops", 0.35, "gamma")
+    assert (properties["cost"], properties["target"], properties["gate"]) == ("flops", 0.35, "auto")
     assert properties["expand_to"] == expand_to
     assert properties.get("budget") is None
     assert json_utils.loads(properties["custom_config"]) == {

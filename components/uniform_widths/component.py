@@ -1,0 +1,88 @@
+"""The UniformWidths component: the user's network goes in, a structure of uniformly smaller widths comes out.
+
+It is what somebody without a search would do, and so what a search has to beat: every layer narrowed by the same
+factor, the largest that the target allows. With a target of 1 the structure is the seed itself.
+"""
+
+from typing import Any, ClassVar
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.utils import json_utils
+
+from morph_core import MorphError
+
+from .. import training_spec
+from ..structure_exporter import MorphStructure
+from .executor import Executor
+
+
+class UniformWidthsSpec(ComponentSpec):
+    """Outputs and parameters of `UniformWidths`."""
+
+    PARAMETERS: ClassVar = {
+        "module_file": ExecutionParameter(type=str, optional=True),
+        "module_path": ExecutionParameter(type=str, optional=True),
+        "custom_config": ExecutionParameter(type=str, optional=True),
+        "cost": ExecutionParameter(type=str),
+        "target": ExecutionParameter(type=float),
+    }
+    INPUTS: ClassVar = {}
+    OUTPUTS: ClassVar = {"structure": ChannelParameter(type=MorphStructure)}
+
+
+class UniformWidths(base_component.BaseComponent):
+    """Narrows the user's network uniformly.
+
+    ```python
+    half = UniformWidths(module_file="my_model.py", cost="flops", target=0.5)
+    trainer = Retrainer(structure=half.outputs["structure"], ...)
+    ```
+
+    Outputs:
+
+    - `structure`: a `MorphStructure` that costs at most `target` of the seed.
+    """
+
+    SPEC_CLASS = UniformWidthsSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        target: float,
+        cost: str = "flops",
+        module_file: str | None = None,
+        module_path: str | None = None,
+        custom_config: dict[str, Any] | None = None,
+    ):
+        """Constructs the component.
+
+        Args:
+            target: fraction of the seed's cost, above 0 and at most 1.
+            cost: what is counted.
+            module_file: path of the user's Python file with `build_model`. Exactly one of module_file and module_path.
+            module_path: an importable module with the same function.
+            custom_config: `hparams` for `build_model`; other keys are those of the trainers and have no effect.
+
+        Raises:
+            MorphError: neither or both of `module_file` and `module_path`, or a target out of range.
+        """
+        if bool(module_file) == bool(module_path):
+            raise MorphError(
+                "UniformWidths needs exactly one of module_file and module_path; received "
+                f"module_file={module_file!r}, module_path={module_path!r}."
+            )
+        if not 0 < target <= 1:
+            raise MorphError(f"UniformWidths: target is {target}; expected a fraction above 0 and at most 1.")
+        training_spec.check_custom_config(custom_config)
+        spec = UniformWidthsSpec(
+            module_file=module_file,
+            module_path=module_path,
+            custom_config=json_utils.dumps(custom_config),
+            cost=cost,
+            target=float(target),
+            structure=types.Channel(type=MorphStructure),
+        )
+        super().__init__(spec=spec)
+        training_spec.package_user_module(self)

@@ -1,0 +1,43 @@
+"""Builds the user's network, narrows all of it by one factor and writes the structure. Nothing is trained."""
+
+from typing import Any
+
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.types.artifact import Artifact
+from tfx.utils import json_utils
+
+import morph_core as morph
+
+from .. import user_module
+from ..structure_exporter import StructureExporter
+
+
+class Executor(base_executor.BaseExecutor):
+    """Executor of `UniformWidths`."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the structure.
+
+        Args:
+            input_dict: empty.
+            output_dict: `structure`.
+            exec_properties: those of `UniformWidthsSpec`.
+
+        Raises:
+            MorphError: the module cannot be used, or the target is below what one channel a layer costs.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        config = json_utils.loads(exec_properties.get("custom_config") or "null") or {}
+        seed = user_module.load(exec_properties).seed(config.get("hparams") or {})
+        target = exec_properties["target"]
+        structure = morph.uniform(
+            morph.ChannelGraph.from_model(seed), morph.cost_of(exec_properties["cost"]), target=target
+        )
+        title = "The seed" if target == 1 else f"Uniform widths, {100 * target:g} %"
+        StructureExporter(artifact_utils.get_single_instance(output_dict["structure"])).write(structure, title=title)
