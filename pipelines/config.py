@@ -23,10 +23,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, Validat
 from morph_core import MorphError, cost_of
 from morph_core.gates import check_gate
 
+from .beam import DIRECT, BeamConfig
 from .kubeflow_steps import COMPONENTS, TRAINING, Accelerator, StepSettings, settings_of
 from .sections import Section as _Section
-
-DIRECT_RUNNER = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
 
 
 def is_uri(path: str) -> bool:
@@ -180,6 +179,7 @@ class KubeflowConfig(_Section):
         description="directory inside the image that holds the module files",
         examples=["/opt/morph-tfx/modules"],
     )
+    beam: BeamConfig | None = Field(None, description="where the pods' data steps run, if not as 'beam' says")
     baseline_model: str | None = Field(
         None,
         min_length=1,
@@ -329,7 +329,8 @@ class PipelineConfig(_Section):
     push_to: Location = Field("pushed", description="directory that receives the model", examples=["pushed"])
     pipeline_root: Location = Field("pipeline_root", description="directory for the artifacts of local runs")
     metadata: Location = Field("metadata.sqlite", description="sqlite file for the ML metadata of local runs")
-    beam_args: tuple[str, ...] = Field(DIRECT_RUNNER, description="arguments of the Apache Beam pipelines")
+    beam: BeamConfig = Field(DIRECT, description="where the data steps run, see the template")
+    beam_args: tuple[str, ...] = Field((), description="further arguments of the Apache Beam pipelines, as they are")
     kubeflow: KubeflowConfig | None = Field(None, description="needed to compile for Kubeflow only")
     kubeflow_api: KubeflowApiConfig | None = Field(None, description="how 'submit' and 'schedule' reach the cluster")
 
@@ -427,6 +428,11 @@ class PipelineConfig(_Section):
     def at(self, budget: float) -> PipelineConfig:
         """The configuration of one branch: the same with this one of the budgets as its target."""
         return self.model_copy(update={"target": budget, "budgets": None, "choose": None})
+
+    @property
+    def beam_pipeline_args(self) -> tuple[str, ...]:
+        """What every Beam pipeline is started with; of an argument given twice, Beam takes the later."""
+        return self.beam.arguments + self.beam_args
 
     @property
     def preprocessing_file(self) -> str:

@@ -103,6 +103,7 @@ def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineCon
             "pipeline_root": kubeflow.pipeline_root or f"minio://mlpipeline/v2/artifacts/{config.name}",
             "data": config.data.model_copy(update={"path": kubeflow.data_path or config.data.path}),
             "push_to": kubeflow.push_to or config.push_to,
+            **({} if kubeflow.beam is None else {"beam": kubeflow.beam, "beam_args": ()}),
             "module_file": in_image(config.module_file),
             "transform_module_file": in_image(config.preprocessing_file),
         }

@@ -55,6 +55,7 @@ def prepare(config: PipelineConfig, schema: types.BaseChannel | None = None) -> 
         schema = inferred.outputs["schema"]
     validator = tfx.components.ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema)
     transform = tfx.components.Transform(examples=examples, schema=schema, module_file=config.preprocessing_file)
+    transform.with_beam_pipeline_args(config.beam.user_code_arguments)
     arguments = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
@@ -163,7 +164,7 @@ def assemble(config: PipelineConfig, name: str, nodes: Sequence[Any]) -> tfx.dsl
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(config.metadata),
         components=list(nodes),
         enable_cache=True,
-        beam_pipeline_args=list(config.beam_args),
+        beam_pipeline_args=list(config.beam_pipeline_args),
     )
 
 
