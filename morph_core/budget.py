@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .costs import Cost, cost_of, marginal_costs, total_costs, written
+from .costs import Cost, cost_of, marginal_costs, total_costs
 from .errors import MorphError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Limit:
         return self.most / self.seed
 
     def __str__(self) -> str:
-        return f"{written(self.most)} {self.cost.unit} ({self.share:.1%} of the seed)"
+        return f"{self.most:.6g} {self.cost.unit}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,19 +1,21 @@
 """The second half of a cycle: widen a structure by one factor until the budget is used again.
 
 MorphNet's expansion (Gordon et al., CVPR 2018, section 3) multiplies every width by the same factor, the largest that
-the budget allows. Widths are whole numbers, so after the factor is found by bisection on the true cost, single channels
-are added where a layer is furthest below its share, until not one more fits.
+the budget allows. Widths are whole numbers, or multiples of what the hardware wants, so after the factor is found by
+bisection on the true cost, single steps are added where a layer is furthest below its share, until not one more fits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .costs import Cost, cost_of, total_cost
+from .budget import Amounts, Budget, budget_of
+from .choices import Choices, Counts, choices_of
+from .costs import Cost, cost_of
 from .errors import MorphError
 from .structure import Structure, describe
 
@@ -29,26 +31,30 @@ def expand(
     graph: ChannelGraph,
     cost: str | Callable | Cost = "flops",
     *,
-    target: float | None = None,
-    budget: float | None = None,
+    target: Amounts | None = None,
+    budget: Amounts | None = None,
     multiplier: float | None = None,
+    multiple_of: Counts = 1,
 ) -> Structure:
     """Multiply all widths by one factor; layers that were removed stay removed.
 
     Args:
         structure: widths to start from.
         graph: of the seed that the structure belongs to.
-        cost: what the budget counts.
-        target: the budget as a fraction of the seed's cost; may exceed 1.
-        budget: the budget in the cost's own unit.
+        cost: what a budget that is one number counts.
+        target: the budget as a fraction of the seed's cost; may exceed 1. Or several, by name of cost, such as
+            `{"flops": 1.0, "params": 1.2}`, all of which are kept.
+        budget: likewise, in the costs' own units.
         multiplier: the factor itself, instead of a budget; halves are rounded up.
+        multiple_of: widen to multiples of this many channels, or, as a dict, the layers or groups that it names. A
+            width for which no wider multiple fits stays as it is.
 
     Returns:
         A structure of the same seed whose widths belong to no channels in particular (`alive` is None). With a budget,
-        its cost is within it, and one more channel in any group would exceed it.
+        its costs are within it, and one more step in any group would exceed it: a channel, or up to the next multiple.
 
     Raises:
-        MorphError: not exactly one of target, budget and multiplier is given, or the budget is below the structure's
+        MorphError: not exactly one of target, budget and multiplier is given, or a budget is below the structure's
             cost.
 
     Example:
@@ -67,25 +73,42 @@ def expand(
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) != 1:
         raise MorphError(f"expand needs exactly one of target, budget and multiplier; received {chosen or 'none'}.")
-    (name, value), counted = *chosen.items(), cost_of(cost)
-    if not math.isfinite(value) or value <= 0:
-        raise MorphError(f"expand: {name} is {value}; expected a positive number.")
     widths = structure.widths_in(graph)
+    choices = choices_of(graph, multiple_of, caller="expand: ")
     if multiplier is not None:
-        wider = _scaled(graph, widths, multiplier)
-        settings = {"multiplier": float(multiplier)}
+        if not math.isfinite(multiplier) or multiplier <= 0:
+            raise MorphError(f"expand: multiplier is {multiplier}; expected a positive number.")
+        least = widths if multiplier >= 1 else np.minimum(choices.multiples, widths)
+        wider = _scaled(choices, widths, multiplier, least)
+        settings: dict[str, Any] = {"multiplier": float(multiplier)}
+        counted = [cost_of(cost)]
     else:
-        limit = float(budget) if budget is not None else float(target or 0) * graph.cost(counted)
-        factor, wider = _widest(graph, counted, widths, limit)
-        settings = {"expanded_to": limit / graph.cost(counted), "multiplier": factor}
+        allowed = budget_of(graph, cost, target=target, budget=budget, caller="expand: ")
+        costs = allowed.costs(widths, graph.survivors(widths > 0))
+        if (costs > allowed.most).any():
+            limit = allowed.limits[allowed.binding(costs)]
+            raise MorphError(
+                f"expand: the structure costs {costs[allowed.binding(costs)]:.6g} {limit.cost.unit}, more than the "
+                f"budget of {limit.most:.6g}. Expansion only widens: search with a smaller target first, or raise the "
+                "budget."
+            )
+        factor, wider = _widest(allowed, choices, widths, widths)
+        shares = dict(zip(allowed.names, allowed.shares.tolist(), strict=True))
+        expanded_to = shares if len(shares) > 1 else next(iter(shares.values()))
+        settings = {"expanded_to": expanded_to, "multiplier": max(factor, 1.0)}
+        counted = [limit.cost for limit in allowed.limits]
+    if multiple_of != 1:
+        settings["multiple_of"] = dict(multiple_of) if isinstance(multiple_of, Mapping) else multiple_of
     names = {group.name: int(width) for group, width in zip(graph.groups, wider, strict=True) if group.prunable}
+    # What the search left of its own budget says nothing about this structure.
+    kept = {name: value for name, value in structure.settings.items() if name != "budget"}
     return describe(
         graph,
         names,
         alive=dict.fromkeys(names),
-        costs=[counted],
+        costs=counted,
         goal=structure.goal,
-        settings={**structure.settings, **settings},
+        settings={**kept, **settings},
         trajectory=structure.trajectory,
     )
 
@@ -94,19 +117,19 @@ def uniform(
     graph: ChannelGraph,
     cost: str | Callable | Cost = "flops",
     *,
-    target: float | None = None,
-    budget: float | None = None,
+    target: Amounts | None = None,
+    budget: Amounts | None = None,
 ) -> Structure:
     """Multiply all widths of the seed by one factor, the largest that a budget allows: no search, the usual baseline.
 
     Args:
         graph: of the seed.
-        cost: what the budget counts.
-        target: the budget as a fraction of the seed's cost; 1 gives the seed itself.
-        budget: the budget in the cost's own unit.
+        cost: what a budget that is one number counts.
+        target: the budget as a fraction of the seed's cost; 1 gives the seed itself. Or several, by name of cost.
+        budget: likewise, in the costs' own units.
 
     Returns:
-        A structure whose widths belong to no channels in particular (`alive` is None). Its cost is within the budget,
+        A structure whose widths belong to no channels in particular (`alive` is None). Its costs are within the budget,
         and one more channel in any group would exceed it.
 
     Raises:
@@ -125,70 +148,63 @@ def uniform(
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) != 1:
         raise MorphError(f"uniform needs exactly one of target and budget; received {chosen or 'none'}.")
-    [(name, value)] = chosen.items()
-    if not math.isfinite(value) or value <= 0:
-        raise MorphError(f"uniform: {name} is {value}; expected a positive number.")
-    counted = cost_of(cost)
-    seed = np.array([group.size for group in graph.groups])
-    full = total_cost(graph, counted, seed, graph.survivors(seed > 0))
-    limit = value if budget is not None else value * full
-    smallest = total_cost(graph, counted, _scaled(graph, seed, 0.0), graph.survivors(seed > 0))
-    if smallest > limit:
+    allowed = budget_of(graph, cost, target=target, budget=budget, caller="uniform: ")
+    choices = choices_of(graph)
+    least = np.where(graph.prunable, 1, graph.seed_widths)
+    if not allowed.fits(least, graph.survivors(least > 0)):
+        costs = allowed.costs(least, graph.survivors(least > 0))
+        limit = allowed.limits[allowed.binding(costs)]
         raise MorphError(
-            f"uniform: with one channel a layer the network still costs {smallest:.6g} {counted.unit}, more than the "
-            f"budget of {limit:.6g}. Raise the budget."
+            f"uniform: with one channel a layer the network still costs {costs[allowed.binding(costs)]:.6g} "
+            f"{limit.cost.unit}, more than the budget of {limit.most:.6g}. Raise the budget."
         )
-    factor, widths = _widest(graph, counted, seed, limit, low=0.0)
+    factor, widths = _widest(allowed, choices, graph.seed_widths, least)
     names = {group.name: int(width) for group, width in zip(graph.groups, widths, strict=True) if group.prunable}
     return describe(
         graph,
         names,
         alive=dict.fromkeys(names),
-        costs=[counted],
-        goal={"cost": counted.name, name: float(value)},
+        costs=[limit.cost for limit in allowed.limits],
+        goal=allowed.goal,
         settings={"multiplier": factor},
     )
 
 
-def _scaled(graph: ChannelGraph, widths: np.ndarray, factor: float) -> np.ndarray:
-    """Every prunable width times the factor, rounded half up, at least 1; 0 stays 0."""
-    wider = np.maximum(np.floor(widths * factor + 0.5 + 1e-9), 1).astype(np.int64)
-    return np.where(graph.prunable & (widths > 0), wider, widths)
+def _scaled(choices: Choices, widths: np.ndarray, factor: float, least: np.ndarray) -> np.ndarray:
+    """Every prunable width times the factor, to the nearest multiple, halves up, but not below `least`; 0 stays 0."""
+    nearest = np.floor(widths * factor / choices.multiples + 0.5 + 1e-9).astype(np.int64) * choices.multiples
+    return np.where(choices.graph.prunable & (widths > 0), np.maximum(nearest, least), widths)
 
 
-def _widest(
-    graph: ChannelGraph, cost: Cost, widths: np.ndarray, limit: float, low: float = 1.0
-) -> tuple[float, np.ndarray]:
-    """The largest factor, from `low`, within the limit, and its widths after single channels have filled the rest."""
+def _widest(budget: Budget, choices: Choices, widths: np.ndarray, least: np.ndarray) -> tuple[float, np.ndarray]:
+    """The largest factor within the budget, and its widths after single steps have filled the rest.
+
+    The budget has room for `least`, which is what a factor of 0 gives.
+    """
+    graph = budget.graph
     left = graph.survivors(widths > 0)
 
-    def price(candidate: np.ndarray) -> float:
-        return total_cost(graph, cost, candidate, left)
+    def fits(factor: float) -> bool:
+        return budget.fits(_scaled(choices, widths, factor, least), left)
 
-    if price(_scaled(graph, widths, low)) > limit:
-        raise MorphError(
-            f"expand: the structure costs {price(widths):.6g} {cost.unit}, more than the budget of {limit:.6g}. "
-            "Expansion only widens: search with a smaller target first, or raise the budget."
-        )
-    high = low + 1
-    while price(_scaled(graph, widths, high)) <= limit:
+    low, high = (1.0, 2.0) if fits(1.0) else (0.0, 1.0)
+    while fits(high):
         low, high = high, 2 * high
         if high > _LARGEST_MULTIPLIER:
             raise MorphError(
-                f"expand: even {_LARGEST_MULTIPLIER:.0f} times the widths stay within {limit:.6g} {cost.unit}. "
+                f"expand: even {_LARGEST_MULTIPLIER:.0f} times the widths stay within {budget}. "
                 "Is the budget given in the cost's own unit?"
             )
     for _ in range(60):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if price(_scaled(graph, widths, middle)) <= limit else (low, middle)
-    filled = _scaled(graph, widths, low)
-    growing = np.flatnonzero(graph.prunable & (widths > 0)).tolist()
-    while growing:
-        growing.sort(key=lambda index: filled[index] / widths[index])
-        for index in list(growing):
-            filled[index] += 1
-            if price(filled) <= limit:
-                break
-            filled[index] -= 1
-            growing.remove(index)
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    filled = _scaled(choices, widths, low, least)
+    growing = np.flatnonzero(graph.prunable & (widths > 0))
+    while len(growing):
+        steps = np.repeat(filled[None], len(growing), axis=0)
+        steps[np.arange(len(growing)), growing] = choices.wider(filled)[growing]
+        growing = growing[budget.used(steps, left) <= 1]
+        if len(growing):
+            neediest = growing[np.argmin(filled[growing] / widths[growing])]
+            filled[neediest] = choices.wider(filled)[neediest]
     return low, filled

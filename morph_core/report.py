@@ -159,8 +159,7 @@ def _cost_card(structure: Structure, name: str) -> dict[str, Any]:
     seed, now = float(structure.costs[name]["seed"]), float(structure.costs[name]["structure"])
     fraction = now / seed if seed else 1.0
     # An expansion spends on purpose what the search saved: the search's goal is then no mark to measure against.
-    aimed = structure.goal.get("cost") == name and not _expanded(structure)
-    limit = _goal_fraction(structure) if aimed else None
+    limit = None if _expanded(structure) else structure.limits.get(name)
     scale = max(1.0, fraction)  # the bar's full length: the seed, or the structure where that costs more
     return {
         "label": _label(name),
@@ -182,61 +181,72 @@ def _expanded(structure: Structure) -> bool:
     return any(structure.settings.get(name) is not None for name in ("expanded_to", "multiplier"))
 
 
-def _goal_fraction(structure: Structure) -> float | None:
-    """The search's goal as a fraction of the seed's cost; None for a search with a fixed strength."""
-    goal = structure.goal
-    if goal.get("target") is not None:
-        return float(goal["target"])
-    seed = float(structure.costs.get(str(goal.get("cost")), {}).get("seed", 0))
-    if goal.get("budget") is not None and seed:
-        return float(goal["budget"]) / seed
-    return None
-
-
 def _goal(structure: Structure) -> dict[str, Any]:
     """The goal in a sentence, and its verdict: True, False or None where there was nothing to meet.
 
     The goal is the search's. An expansion afterwards may spend more on purpose, so an expanded structure is judged by
     where its search ended, and the expansion is told as a second sentence.
     """
-    goal, settings = structure.goal, structure.settings
-    cost = _label(str(goal.get("cost", "cost")))
-    entry = structure.costs.get(str(goal.get("cost")))
-    now = float(entry["structure"]) / float(entry["seed"]) if entry and entry["seed"] else None
+    goal, settings, limits = structure.goal, structure.settings, structure.limits
     expanded = _expanded(structure)
-    limit = _goal_fraction(structure)
-    reached = now
-    expansion = ""
-    if expanded:
-        reached = structure.trajectory[-1].get("cost") if structure.trajectory else None
-        parts = ["Then expanded"]
-        if settings.get("multiplier") is not None:
-            parts.append(f"by a width multiplier of {float(settings['multiplier']):.4g}")
-        if now is not None:
-            parts.append(f"to {_percent(now)} of the seed")
-        if settings.get("expanded_to") is not None:
-            parts.append(f"(limit {_percent(float(settings['expanded_to']))})")
-        expansion = " ".join(parts) + "."
-    if limit is None:
-        strength = goal.get("strength")
+    expansion = _expansion(structure) if expanded else ""
+    if not limits:
+        strength, cost = goal.get("strength"), _label(str(goal.get("cost", "cost")))
         text = f"The search ran with a fixed strength of {float(strength):g} on {cost}." if strength is not None else ""
         return {"met": None, "head": "No target", "text": text, "expansion": expansion}
-    wish = f"{cost} at most {_percent(limit)} of the seed"
-    if goal.get("budget") is not None:
-        wish += f" (a budget of {_number(float(goal['budget']))})"
-    if reached is None:
-        return {
-            "met": None,
-            "head": "Goal",
-            "text": f"{wish}. Where the search ended was not recorded.",
-            "expansion": expansion,
-        }
-    met = reached <= limit * (1 + 1e-3)  # a tenth of a percent is below what the page can show
-    end = "the search ended at" if expanded else "reached"
-    text = f"{wish}; {end} {_percent(reached)}"
-    if not met:
-        text += f", {_percent(reached / limit - 1)} above it"
-    return {"met": met, "head": "Goal met" if met else "Goal missed", "text": f"{text}.", "expansion": expansion}
+    wishes, met = [], []
+    for cost, limit in limits.items():
+        wish = f"{_label(cost)} at most {_percent(limit)} of the seed"
+        if goal.get("budget") is not None:
+            amount = goal["budget"][cost] if isinstance(goal["budget"], Mapping) else goal["budget"]
+            wish += f" (a budget of {_number(float(amount))})"
+        reached = _reached(structure, cost)
+        if reached is None:
+            return {
+                "met": None,
+                "head": "Goal",
+                "text": f"{wish}. Where the search ended was not recorded.",
+                "expansion": expansion,
+            }
+        met.append(reached <= limit * (1 + 1e-3))  # a tenth of a percent is below what the page can show
+        wish += f"; {'the search ended at' if expanded else 'reached'} {_percent(reached)}"
+        wishes.append(wish if met[-1] else f"{wish}, {_percent(reached / limit - 1)} above it")
+    text = ". ".join(wishes) + "."
+    granularity = (settings.get("budget") or {}).get("granularity")
+    return {
+        "met": all(met),
+        "head": "Goal met" if all(met) else "Goal missed",
+        "text": f"{text} {granularity}." if granularity else text,
+        "expansion": expansion,
+    }
+
+
+def _reached(structure: Structure, cost: str) -> float | None:
+    """Where the search ended, as a fraction of the seed's cost."""
+    if _expanded(structure):
+        last = structure.trajectory[-1] if structure.trajectory else {}
+        return last.get(f"cost_{cost}", last.get("cost"))
+    entry = structure.costs.get(cost)
+    return float(entry["structure"]) / float(entry["seed"]) if entry and entry["seed"] else None
+
+
+def _expansion(structure: Structure) -> str:
+    settings = structure.settings
+    parts = ["Then expanded"]
+    if settings.get("multiplier") is not None:
+        parts.append(f"by a width multiplier of {float(settings['multiplier']):.4g}")
+    limit = settings.get("expanded_to")
+    named = limit if isinstance(limit, Mapping) else {str(structure.goal.get("cost")): limit}
+    reached = [
+        f"{_percent(float(entry['structure']) / float(entry['seed']))} of the seed"
+        + (f"'s {_label(cost)}" if len(named) > 1 else "")
+        + (f" (limit {_percent(float(most))})" if most is not None else "")
+        for cost, most in named.items()
+        if (entry := structure.costs.get(cost)) and entry["seed"]
+    ]
+    if reached:
+        parts.append("to " + " and ".join(reached))
+    return " ".join(parts) + "."
 
 
 def _counts(layers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -313,7 +323,7 @@ def _rows(layers: Sequence[Mapping[str, Any]], cost_names: Sequence[str]) -> lis
 
 
 def _is_told_above(name: str, value: Any) -> bool:
-    return name == "frozen" and isinstance(value, Mapping)
+    return name in ("frozen", "budget") and isinstance(value, Mapping)
 
 
 def _frozen(structure: Structure) -> list[dict[str, str]]:
@@ -427,16 +437,16 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
     def series(key: str) -> list[float]:
         return [math.nan if point.get(key) is None else float(point[key]) for point in points]
 
-    steps, cost, target = (
-        [float(point.get("step", index)) for index, point in enumerate(points)],
-        series("cost"),
-        series("target"),
-    )
+    steps = [float(point.get("step", index)) for index, point in enumerate(points)]
+    names = [key.removeprefix("cost_") for key in points[0] if key.startswith("cost_")]
+    costs = [(name, series(f"cost_{name}"), series(f"target_{name}")) for name in names]
+    costs = costs or [(str(goal.get("cost", "cost")), series("cost"), series("target"))]
     panels = [("alive", "channels alive (tied ones count once)", 64)]
     if any(math.isfinite(loss) for loss in series("loss")):
         panels.append(("loss", "loss", 64))
     left, right, top, main, gap, foot = 64, 132, 40, 240, 36, 44
-    height = top + main + sum(size + gap for _, _, size in panels) + foot
+    above = 46  # between the panels of several costs: the axis of one and the heading of the next
+    height = top + len(costs) * (main + above) - above + sum(size + gap for _, _, size in panels) + foot
     figure = drawing.new_figure(TRAJECTORY_WIDTH, height)
     ticker = drawing.dependency("matplotlib.ticker")
 
@@ -472,34 +482,38 @@ def _draw_trajectory(points: Sequence[Mapping[str, Any]], goal: Mapping[str, Any
         )
 
     marker = {"marker": "o", "markersize": 5} if len(points) == 1 else {}
-    axes = panel(top, main)
-    tallest = max([1.0] + [value for value in cost + target if math.isfinite(value)])
-    axes.set_ylim(0, 1.04 * tallest)
-    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
-    axes.plot(steps, target, color=drawing.PALETTE["ink"], linewidth=1.6, linestyle=(0, (4, 3)), **marker)
-    axes.plot(steps, cost, color=drawing.PALETTE["learned"], linewidth=2.4, solid_joinstyle="round", **marker)
-    axes.text(
-        0,
-        1 + 20 / main,
-        f"{_label(str(goal.get('cost', 'cost')))}, share of the seed's",
-        transform=axes.transAxes,
-        color=drawing.PALETTE["muted"],
-        fontsize=12,
-        va="center",
-        parse_math=False,
-    )
-    end, wish = cost[-1], target[-1]
-    labels = [("learned", "cost", end)] + ([("ink", "target", wish)] if math.isfinite(wish) else [])
-    pixel = main / (1.04 * tallest)
-    apart = abs(end - wish) * pixel if len(labels) == 2 else math.inf
-    push = max(0.0, (17 - apart) / 2)  # the two end labels meet where the search does its job: keep them legible
-    for color, name, value in labels:
-        other = wish if name == "cost" else end
-        upper = value > other or (value == other and name == "target")
-        write(axes, steps[-1], value, f"{name} {_percent(value)}", color, (8, push if upper else -push), weight="bold")
-    y, shown = top + main, [axes]
+    y, shown = float(top), []
+    for counted, cost, target in costs:
+        axes = panel(y, main, shown[0] if shown else None)
+        tallest = max([1.0] + [value for value in cost + target if math.isfinite(value)])
+        axes.set_ylim(0, 1.04 * tallest)
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+        axes.plot(steps, target, color=drawing.PALETTE["ink"], linewidth=1.6, linestyle=(0, (4, 3)), **marker)
+        axes.plot(steps, cost, color=drawing.PALETTE["learned"], linewidth=2.4, solid_joinstyle="round", **marker)
+        axes.text(
+            0,
+            1 + 20 / main,
+            f"{_label(counted)}, share of the seed's",
+            transform=axes.transAxes,
+            color=drawing.PALETTE["muted"],
+            fontsize=12,
+            va="center",
+            parse_math=False,
+        )
+        end, wish = cost[-1], target[-1]
+        labels = [("learned", "cost", end)] + ([("ink", "target", wish)] if math.isfinite(wish) else [])
+        pixel = main / (1.04 * tallest)
+        apart = abs(end - wish) * pixel if len(labels) == 2 else math.inf
+        push = max(0.0, (17 - apart) / 2)  # the two end labels meet where the search does its job: keep them legible
+        for color, name, value in labels:
+            other = wish if name == "cost" else end
+            upper = value > other or (value == other and name == "target")
+            shift = (8, push if upper else -push)
+            write(axes, steps[-1], value, f"{name} {_percent(value)}", color, shift, weight="bold")
+        y, shown = y + main + above, [*shown, axes]
+    y -= above
     for key, name, size in panels:
-        below = panel(y + gap, size, axes)
+        below = panel(y + gap, size, shown[0])
         values = series(key)
         below.plot(steps, values, color=drawing.PALETTE["seed"], linewidth=1.8, **marker)
         finite = [value for value in values if math.isfinite(value)]

@@ -42,9 +42,13 @@ class Structure:
             fixed), "seed_width", "width" (0 when removed) and "costs": for each cost [seed, now].
         removed: "layers" that are gone, and the "branches" they formed: lists of layers that vanished together.
         costs: for each cost, of the "seed" and of this "structure".
-        goal: what the search was asked for: "cost", and "target" (fraction), "budget" (absolute) or "strength".
-        settings: of the search and of `expand`.
-        trajectory: of the search: "step", "cost" and "target" (fractions of the seed's cost), "alive", "loss".
+        goal: what the search was asked for: "cost", and "target" (fraction), "budget" (absolute) or "strength"; with
+            several costs "target" or "budget" alone, holding an amount for each cost.
+        settings: of the search and of `expand`. "budget" tells which limit the search's structure was nearest to
+            ("binding"), how much of it was "left", and where that is more than one per cent why ("granularity").
+        trajectory: of the search: "step", "cost" and "target" (fractions of the seed's cost), "alive", "loss". With
+            several costs, "cost" and "target" are those furthest over their schedule, and "cost_NAME" and
+            "target_NAME" those of each.
         schema_version: of this format.
     """
 
@@ -62,6 +66,20 @@ class Structure:
     def widths(self) -> dict[str, int]:
         """Channels of every layer that has a width, by layer name; 0 for a removed layer."""
         return {layer["name"]: layer["width"] for layer in self.layers}
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What the search was allowed of each cost, as fractions of the seed's; none for a search with a strength."""
+        for name in ("target", "budget"):
+            given = self.goal.get(name)
+            if given is None:
+                continue
+            amounts = given if isinstance(given, dict) else {str(self.goal.get("cost")): given}
+            if name == "target":
+                return {cost: float(amount) for cost, amount in amounts.items()}
+            seeds = {cost: self.costs[cost]["seed"] for cost in amounts if cost in self.costs}
+            return {cost: float(amounts[cost]) / seed for cost, seed in seeds.items() if seed}
+        return {}
 
     def widths_in(self, graph: ChannelGraph) -> np.ndarray:
         """Channels of every group of `graph`: int array (groups,); 0 for removed groups.
@@ -236,15 +254,11 @@ def chain(first: Structure, second: Structure) -> Structure:
             if name in counted
         }
         layers.append({**layer, "width": now["width"], "costs": costs})
-    cost = second.goal.get("cost")
-    share = (
-        second.costs[cost]["seed"] / first.costs[cost]["seed"] if cost in second.costs and cost in first.costs else 1.0
-    )
-    trajectory = [
-        {key: value * share if key in ("cost", "target") and value is not None else value for key, value in row.items()}
-        for row in second.trajectory
-    ]
-    goal = {key: value * share if key == "target" else value for key, value in second.goal.items()}
+    shares = {
+        name: pair["seed"] / first.costs[name]["seed"]
+        for name, pair in second.costs.items()
+        if first.costs.get(name, {}).get("seed")
+    }
     return dataclasses.replace(
         second,
         fingerprint=first.fingerprint,
@@ -256,9 +270,37 @@ def chain(first: Structure, second: Structure) -> Structure:
             for name, pair in second.costs.items()
             if name in first.costs
         },
-        goal=goal,
-        trajectory=trajectory,
+        goal=_goal_of_first(second.goal, shares),
+        trajectory=[_row_of_first(row, str(second.goal.get("cost")), shares) for row in second.trajectory],
     )
+
+
+def _goal_of_first(goal: dict[str, Any], shares: Mapping[str, float]) -> dict[str, Any]:
+    """A goal with fractions of the first seed's costs; `shares` are the second seed's costs as fractions of those."""
+    target = goal.get("target")
+    if target is None:
+        return goal
+    if isinstance(target, dict):
+        return {**goal, "target": {name: amount * shares.get(name, 1.0) for name, amount in target.items()}}
+    return {**goal, "target": target * shares.get(str(goal.get("cost")), 1.0)}
+
+
+def _row_of_first(row: dict[str, Any], cost: str, shares: Mapping[str, float]) -> dict[str, Any]:
+    """A point of the trajectory with fractions of the first seed's costs."""
+    several = [name.removeprefix("cost_") for name in row if name.startswith("cost_")]
+    changed = dict(row)
+    for name in several:
+        for key in (f"cost_{name}", f"target_{name}"):
+            if changed.get(key) is not None:
+                changed[key] = changed[key] * shares.get(name, 1.0)
+        # Which of them was the furthest over its schedule is the same in both seeds' fractions.
+        if (row["cost"], row.get("target")) == (row[f"cost_{name}"], row.get(f"target_{name}")):
+            changed["cost"], changed["target"] = changed[f"cost_{name}"], changed.get(f"target_{name}")
+    if not several:
+        for key in ("cost", "target"):
+            if changed.get(key) is not None:
+                changed[key] = changed[key] * shares.get(cost, 1.0)
+    return changed
 
 
 def _costed(
@@ -401,6 +443,7 @@ def _checked(data: Any, source: str) -> Structure:
             f"costs['{name}'] needs 'seed' and 'structure'",
         )
         need(all(map(_is_amount, pair.values())), f"costs['{name}'] holds something that is no cost")
+    _check_goal(data["goal"], need)
     for index, row in enumerate(data["trajectory"]):
         need(isinstance(row, dict), f"trajectory[{index}] is not an object")
         need(
@@ -408,6 +451,16 @@ def _checked(data: Any, source: str) -> Structure:
             f"trajectory[{index}] holds something that is no number",
         )
     return Structure(**data)
+
+
+def _check_goal(goal: dict[str, Any], need: Callable[[bool, str], None]) -> None:
+    need(set(goal) <= {"cost", "target", "budget", "strength"}, "field 'goal' has other fields")
+    need(isinstance(goal.get("cost", ""), str), "goal.cost is not text")
+    for name in ("target", "budget", "strength"):
+        given = goal.get(name, 0.0)
+        amounts = given.values() if isinstance(given, dict) else [given]
+        need(all(map(_is_amount, amounts)), f"goal.{name} holds something that is no amount")
+        need(not isinstance(given, dict) or name != "strength", "goal.strength is not a number")
 
 
 def _check_group(name: str, entry: Any, need: Callable[[bool, str], None]) -> None:

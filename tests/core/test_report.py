@@ -306,6 +306,42 @@ def test_the_goal_is_told_with_its_verdict(goal, settings, sentence):
     assert sentence in Page(report.html(structure(goal={"cost": "flops", **goal}, settings=settings))).text
 
 
+SEVERAL = {
+    "goal": {"target": {"flops": 0.5, "params": 1.1}},
+    "trajectory": [
+        {"step": 0, "cost": 1.0, "target": 1.0, "alive": 130, "loss": 2.3}
+        | {"cost_flops": 1.0, "target_flops": 1.0, "cost_params": 1.0, "target_params": 1.0},
+        {"step": 200, "cost": 0.493, "target": 0.5, "alive": 98, "loss": 0.2}
+        | {"cost_flops": 0.493, "target_flops": 0.5, "cost_params": 0.4, "target_params": 1.1},
+    ],
+}
+
+
+@drawing
+def test_several_goals_are_told_and_drawn_each():
+    text = Page(report.html(structure(**SEVERAL))).text
+    assert "✗ Goal missed FLOPs at most 50% of the seed; reached 49.4%. " in text
+    assert "Parameters at most 110% of the seed; reached 120%, 9.1% above it." in text
+    drawn = texts(report.pictures(structure(**SEVERAL))["trajectory.svg"])
+    assert {"FLOPs, share of the seed's", "Parameters, share of the seed's"} <= set(drawn)
+    assert {"cost 49.3%", "target 50%", "cost 40%", "target 110%"} <= set(drawn)
+
+
+@drawing
+def test_an_expansion_to_several_limits_is_told_by_each():
+    settings = {"multiplier": 1.5, "expanded_to": {"flops": 1.0, "params": 1.2}}
+    text = Page(report.html(structure(settings=settings, **SEVERAL))).text
+    assert "✓ Goal met FLOPs at most 50% of the seed; the search ended at 49.3%. Parameters at most 110%" in text
+    assert "to 49.4% of the seed's FLOPs (limit 100%) and 120% of the seed's Parameters (limit 120%)." in text
+
+
+@drawing
+def test_what_the_granularity_left_is_told_beside_the_goal():
+    why = "6.0% of the limit on flops is left, because not one more step fits"
+    settings = {"budget": {"binding": "flops", "left": 0.06, "granularity": why}}
+    assert f"reached 49.4%. {why}." in Page(report.html(structure(settings=settings))).text
+
+
 @drawing
 def test_an_expanded_structure_without_a_trajectory_is_not_judged():
     text = Page(report.html(structure(trajectory=[], settings={"multiplier": 1.5}))).text

@@ -81,6 +81,10 @@ def broken(change):
             r"alive names channel \[99\] of 16",
         ),
         (broken(lambda data: data["groups"]["stem"].update(alive=[0] * 8)), "not in rising order"),
+        (broken(lambda data: data.update(goal={"targets": 0.5})), "field 'goal' has other fields"),
+        (broken(lambda data: data.update(goal={"cost": 3})), "goal.cost is not text"),
+        (broken(lambda data: data.update(goal={"target": {"flops": "half"}})), "goal.target holds something that is"),
+        (broken(lambda data: data.update(goal={"strength": {"flops": 1}})), "goal.strength is not a number"),
         (broken(lambda data: data.update(layers={})), "field 'layers' is not a list"),
         (SOME.to_json().replace('"seed": ', '"seed": NaN, "was": ', 1), "NaN is not a number"),
     ],
@@ -157,6 +161,35 @@ def test_chaining_after_expansion_needs_no_channels_of_the_seed():
     second_graph = morph.ChannelGraph.from_model(morph.rebuild(residual(), first))
     both = morph.chain(first, random_structure(second_graph, 0.3))
     assert {entry["alive"] for entry in both.groups.values()} == {None}
+    assert morph.Structure.from_json(both.to_json()) == both
+
+
+def test_limits_are_fractions_of_the_seeds_costs_whatever_was_asked():
+    seed = GRAPH.cost("params")
+
+    def limits(**goal):
+        return morph.describe(GRAPH, {}, goal=goal).limits
+
+    assert limits(cost="flops", target=0.5) == {"flops": 0.5}
+    assert limits(cost="params", budget=seed / 4) == pytest.approx({"params": 0.25})
+    assert limits(target={"flops": 0.5, "params": 0.6}) == {"flops": 0.5, "params": 0.6}
+    assert limits(budget={"params": seed / 2}) == pytest.approx({"params": 0.5})
+    assert limits(cost="flops", strength=1e-3) == {}
+
+
+def test_chaining_counts_several_goals_and_their_trajectory_in_the_first_seed():
+    first = morph.describe(GRAPH, {"stem": 8, "b1_in": 8, "b2_in": 8})
+    second_graph = morph.ChannelGraph.from_model(morph.rebuild(residual(), first))
+    row = {"step": 1, "cost": 0.6, "target": 0.5, "alive": 9, "loss": None}
+    row |= {"cost_flops": 0.4, "target_flops": 0.5, "cost_params": 0.6, "target_params": 0.5}
+    goal = {"target": {"flops": 0.5, "params": 0.5}}
+    both = morph.chain(first, morph.describe(second_graph, {"stem": 4}, goal=goal, trajectory=[row]))
+    shares = {name: second_graph.cost(name) / GRAPH.cost(name) for name in ("flops", "params")}
+    assert both.limits == pytest.approx({name: 0.5 * share for name, share in shares.items()})
+    (chained,) = both.trajectory
+    assert chained["cost_flops"] == pytest.approx(0.4 * shares["flops"])
+    assert (chained["cost"], chained["target"]) == (chained["cost_params"], chained["target_params"])
+    assert chained["cost"] == pytest.approx(0.6 * shares["params"])
     assert morph.Structure.from_json(both.to_json()) == both
 
 
