@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace, beam_args: list[str]) -> None:
     views = prepare(invocation, inputs_spec, localize)
 
     message, inputs_message = _messages(invocation, inputs_spec)
-    names: dict[int, str] = {}
+    names = {0: ""}  # by number; outputs have neither yet, and without this TFX warns of each
     inputs = kubeflow.parse_raw_artifact_dict(message.inputs.artifacts, names)
     outputs = kubeflow.parse_raw_artifact_dict(message.outputs.artifacts, names)
     properties = kubeflow.parse_execution_properties(message.inputs.parameter_values, {}, inputs_message)

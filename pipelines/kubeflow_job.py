@@ -1,9 +1,9 @@
 """What open-source Kubeflow Pipelines can run of what TFX compiles; the rest is refused by name, or changed.
 
-TFX compiles for Vertex AI. `check` looks at a pipeline's nodes before TFX compiles them, `adapt` changes the compiled
-job: every executor runs behind our entrypoint (`kubeflow_entrypoint`), steps get the outputs that the user interface
-shows (`kubeflow_views`), and ExampleGen is never served from Kubeflow's cache, whose key knows the directory's name but
-not the files in it (on Vertex a hook computes their fingerprint; here the hook is ignored).
+TFX compiles for Vertex AI. `compiled` looks at a pipeline's nodes before TFX does, and has every executor run behind
+our entrypoint (`kubeflow_entrypoint`). `adapt` changes the job that comes out: steps get the outputs that the user
+interface shows (`kubeflow_views`), and ExampleGen is never served from Kubeflow's cache, whose key knows the name of a
+directory but not the files in it (on Vertex a hook computes their fingerprint; here the hook is ignored).
 """
 
 from __future__ import annotations
@@ -32,15 +32,37 @@ _PATHS = {
 }
 
 
-def check(nodes: Iterable[Any]) -> None:
-    """Refuses what open-source Kubeflow cannot run and TFX would compile, or would fail at without saying which node.
+def compiled(pipeline: Any, image: str) -> dict[str, Any]:
+    """Has TFX compile a pipeline.
 
     Args:
-        nodes: the components of a TFX pipeline.
+        pipeline: any TFX pipeline.
+        image: container image of the steps.
+
+    Returns:
+        The PipelineSpec, as parsed JSON, for `adapt`.
 
     Raises:
-        MorphError: names the node and says what to do instead.
+        MorphError: a node cannot run on open-source Kubeflow; it is named.
     """
+    from tfx.orchestration.data_types import RuntimeParameter
+    from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
+
+    _check(pipeline.components)
+    settings = runner.KubeflowV2DagRunnerConfig(
+        default_image=image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
+    )
+    spec = runner.KubeflowV2DagRunner(settings).run(pipeline, write_out=False)["pipelineSpec"]
+    for node in pipeline.components:
+        for value in node.exec_properties.values():
+            if isinstance(value, RuntimeParameter) and value.default is not None:
+                # TFX leaves the defaults to whoever starts the job.
+                spec["root"]["inputDefinitions"]["parameters"][value.name]["defaultValue"] = value.default
+    return spec
+
+
+def _check(nodes: Iterable[Any]) -> None:
+    """Refuses what open-source Kubeflow cannot run and TFX would compile, or fail at without saying which node."""
     from tfx import v1 as tfx
     from tfx.dsl.component.experimental.executor_specs import TemplatedExecutorContainerSpec
     from tfx.dsl.components.base.base_component import BaseComponent

@@ -58,7 +58,6 @@ def compile_pipeline(
     say("Loading TFX ...")
     try:
         from kfp import components
-        from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
 
         from .kubeflow_platform import apply_settings
         from .morph_pipeline import morph_pipeline
@@ -72,12 +71,7 @@ def compile_pipeline(
     on_cluster = _on_cluster(config, kubeflow)
     with without_wheels():
         pipeline = morph_pipeline(on_cluster, baseline=kubeflow.baseline_model)
-    kubeflow_job.check(pipeline.components)
-    settings = runner.KubeflowV2DagRunnerConfig(
-        default_image=kubeflow.image, default_commands=list(kubeflow_job.COMMAND), use_pipeline_spec_2_1=True
-    )
-    job = runner.KubeflowV2DagRunner(settings).run(pipeline, write_out=False)
-    spec = job["pipelineSpec"]
+    spec = kubeflow_job.compiled(pipeline, kubeflow.image)
     spec["defaultPipelineRoot"] = on_cluster.pipeline_root
     platform = apply_settings(spec, config, kubeflow, {node.id: type(node).__name__ for node in pipeline.components})
     kubeflow_job.adapt(spec)

@@ -104,7 +104,8 @@ class Run:
         lines = [
             f"{name:28} {task.state:10} {task.seconds:6.1f} s  {task.message}" for name, task in self.tasks.items()
         ]
-        return "\n".join(lines)
+        logs = [f"--- {name}\n{task.log[-4000:]}" for name, task in self.tasks.items() if task.state == "failed"]
+        return "\n".join(["", *lines, *logs])
 
 
 class Cluster:

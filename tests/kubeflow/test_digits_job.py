@@ -54,8 +54,7 @@ def cluster(tmp_path_factory) -> Cluster:
 @pytest.fixture(scope="module")
 def run(cluster, job) -> Run:
     run = cluster.run(job)
-    for task in run.tasks.values():
-        assert task.state == "succeeded", f"{run}\n{task.log[-4000:]}"
+    assert run.in_state("succeeded") == STEPS, str(run)
     return run
 
 
