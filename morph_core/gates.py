@@ -39,11 +39,13 @@ class Gate:
         marginal: what one more channel of each group costs at the widths last looked at: float array (units,).
         takes_strength: whether a fixed strength means something for it.
         unit: what `charged` is measured in when a budget steers the price: float array (units,).
+        remembered: names of attributes that change and are no variables; they are saved with a search.
     """
 
     highest_price = 0.1
     closes_early = False
     takes_strength = True
+    remembered = ("marginal", "unit")
 
     def __init__(self, graph: ChannelGraph) -> None:
         self.graph = graph

@@ -8,7 +8,9 @@ snapped to the budget and the rest of the training adapts the weights to it.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +20,7 @@ from keras import ops
 
 from .arrays import as_numpy
 from .budget import Amounts, Budget, Limit, budget_of
+from .checkpoint import Storage, arguments_of_fit, callback_list, distribution_scope, fit_with_checkpoints
 from .choices import DEFAULT_FLOOR, Choices, Counts, choices_of
 from .controller import FREEZE, Controller
 from .costs import Cost, cost_of
@@ -25,7 +28,7 @@ from .errors import MorphError
 from .gates import check_gate, choose_gate, gate_for
 from .gating import gated_call, without_dead
 from .graph import ChannelGraph
-from .optimizer import SplitOptimizer
+from .optimizer import split_between, users_optimizer
 from .rebuild import replay
 from .snap import check_feasible, room, round_up, smallest_used, snap
 from .steering import Steering
@@ -34,8 +37,11 @@ from .topology import Topology, removable_inputs
 from .trace import pack_outputs, standardize_inputs
 
 _LONGEST_TRAJECTORY = 2000
+# The entry of a weights file that holds what is no weight.
+_MEMORY = "memory"
 
 
+@keras.saving.register_keras_serializable("morph_core")
 class StructureSearch(keras.Model):
     """Trains a seed network and learns how wide each of its layers should be.
 
@@ -91,7 +97,11 @@ class StructureSearch(keras.Model):
         multiple_of: Counts = 1,
         min_channels: Counts | None = None,
     ) -> None:
-        super().__init__(name=f"search_{getattr(model, 'name', 'model')}")
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
+        with distribution_scope(model):
+            # Gates, prices and masks are float32 whatever the seed computes in; its layers cast for themselves.
+            super().__init__(name=f"search_{getattr(model, 'name', 'model')}", dtype="float32", autocast=False)
+        self._arguments = arguments
         self.graph = ChannelGraph.from_model(model)
         self._budget = _checked_budget(self.graph, cost, target, budget, strength)
         check_gate(gate)
@@ -129,7 +139,8 @@ class StructureSearch(keras.Model):
         self._removable = removable_inputs(self.graph)
         self._dying = sorted({number for numbers in self._removable.values() for number in numbers})
         self._branches = self._state("branches_kept", (len(self._dying),), "ones")
-        self._gate.build(self)
+        with distribution_scope(model):
+            self._gate.build(self)
         self._everything = Topology(
             np.ones(len(self.graph.trace.calls), dtype=bool),
             np.ones(len(self.graph.trace.shapes), dtype=bool),
@@ -137,10 +148,14 @@ class StructureSearch(keras.Model):
         )
         self._trajectory: list[dict[str, Any]] = []
         self._steps_seen = 0
+        # What the last look saw, and the steps of an epoch, once they are known.
+        self._seen: dict[str, float] = {}
+        self._epoch_length: int | None = None
         self.built = True
 
     def _state(self, name: str, shape: tuple[int, ...], initializer: str) -> Any:
-        return self.add_weight(shape=shape, initializer=initializer, trainable=False, name=name, dtype="float32")
+        with distribution_scope(self.seed):
+            return self.add_weight(shape=shape, initializer=initializer, trainable=False, name=name, dtype="float32")
 
     # --- the training step ---
 
@@ -183,18 +198,107 @@ class StructureSearch(keras.Model):
         charge = ops.sum(self._price * self._gate.charged())
         return charge if self._controller is None else charge - ops.stop_gradient(charge)
 
-    def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
+    def compile(self, optimizer: Any = "rmsprop", *args: Any, auto_scale_loss: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.compile`; the gate keeps an optimizer of its own."""
-        optimizer = keras.optimizers.get(optimizer)
-        if self._gate.optimizer is not None:
-            optimizer = SplitOptimizer(optimizer, self._gate.optimizer, self._gate.trainable)
-        super().compile(optimizer, *args, **kwargs)
+        with distribution_scope(self.seed):
+            optimizer = keras.optimizers.get(optimizer)
+            # What Keras does for a model of this dtype, done here: the search itself computes in float32.
+            if auto_scale_loss and self.seed.dtype_policy.name == "mixed_float16":
+                if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                    optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            split = split_between(optimizer, self._gate.optimizer, self._gate.trainable)
+            super().compile(split, *args, auto_scale_loss=False, **kwargs)
 
-    def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
-        """As `keras.Model.fit`; logs also hold `cost` and `target` (fractions of the seed's cost) and `alive`."""
-        if callbacks is not None and not isinstance(callbacks, (list, tuple)):
-            callbacks = [callbacks]
-        return super().fit(*args, callbacks=[Steering(self), *(callbacks or [])], **kwargs)
+    def fit(self, *args: Any, checkpoint: str | os.PathLike[str] | Storage | None = None, **kwargs: Any) -> Any:
+        """As `keras.Model.fit`; logs also hold `cost` and `target` (fractions of the seed's cost) and `alive`.
+
+        Args:
+            *args: as Keras'.
+            checkpoint: directory for a checkpoint after each epoch. The same call on the same network continues after
+                the last one there, with the schedule where it was; a search that is over is only taken up again. Data
+                are read from their beginning, and callbacks start anew. Nothing there is deleted at the end.
+            **kwargs: as Keras'.
+
+        Raises:
+            MorphError: training has diverged; the checkpoints are those of another search, or all damaged.
+        """
+        arguments = arguments_of_fit(super().fit, args, kwargs)
+        arguments["callbacks"] = [Steering(self), *callback_list(arguments.get("callbacks"))]
+        self._seen, self._epoch_length = {}, None
+        if checkpoint is None:
+            return super().fit(**arguments)
+        identity = {"network": self.graph.fingerprint, "goal": self._budget.goal, **self._settings}
+        return fit_with_checkpoints(self, arguments, checkpoint, identity, super().fit, self)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the seed's outputs, by which losses and metrics may be given."""
+        return self.seed.output_names
+
+    # --- saved and loaded ---
+
+    def save_own_variables(self, store: Any) -> None:
+        """Beside the variables of the search itself, all that it knows and that is no variable."""
+        super().save_own_variables(store)
+        store[_MEMORY] = np.frombuffer(json.dumps(self.memory()).encode(), dtype=np.uint8)
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables({name: store[name] for name in store.keys() if name != _MEMORY})  # noqa: SIM118
+        self.remember(json.loads(np.asarray(store[_MEMORY]).tobytes()))
+
+    def memory(self) -> dict[str, Any]:
+        """What the search knows and that is no variable: the controller, the gate's units, the trajectory, as JSON."""
+        return {
+            "controller": None if self._controller is None else _plain(vars(self._controller)),
+            "gate": _plain({name: getattr(self._gate, name) for name in self._gate.remembered}),
+            "trajectory": list(self._trajectory),
+            "steps": self._steps_seen,
+            "epoch_length": self._epoch_length,
+            "seen": dict(self._seen),
+        }
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Takes up what `memory` told, in this process or an earlier one, about a search of the same arguments."""
+        if self._controller is not None:
+            for name, value in memory["controller"].items():
+                setattr(self._controller, name, np.array(value) if isinstance(value, list) else value)
+        for name, value in memory["gate"].items():
+            setattr(self._gate, name, np.array(value) if isinstance(value, list) else value)
+        self._trajectory = [dict(row) for row in memory["trajectory"]]
+        self._steps_seen = int(memory["steps"])
+        self._epoch_length, self._seen = memory["epoch_length"], dict(memory["seen"])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, as Keras saves them with a whole model.
+
+        Raises:
+            MorphError: the cost is a function, which no file can hold.
+        """
+        arguments = dict(self._arguments)
+        if not isinstance(arguments["cost"], str):
+            raise MorphError(
+                f"A search whose cost is the function '{cost_of(arguments['cost']).name}' cannot be saved as a whole. "
+                "Save its weights (save_weights_only=True), or use fit(..., checkpoint=directory)."
+            )
+        return {"model": keras.saving.serialize_keras_object(self.seed), **arguments}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> StructureSearch:
+        """A search of the arguments that `get_config` told."""
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
+        return cls(model, **{name: value for name, value in config.items() if name != "model"})
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """As Keras', with the user's optimizer."""
+        config = super().get_compile_config()
+        if config:
+            config["optimizer"] = keras.saving.serialize_keras_object(users_optimizer(self.optimizer))
+        return config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """As Keras'."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     # --- outside the step ---
 
@@ -239,7 +343,8 @@ class StructureSearch(keras.Model):
             each_due = {f"target_{name}": float(cost) for name, cost in zip(self._budget.names, due, strict=True)}
         if len(self._trajectory) < _LONGEST_TRAJECTORY:
             self._trajectory.append({"step": int(step), **state, **each, **each_due, "loss": loss})
-        return {name: value for name, value in (state | each).items() if value is not None}
+        self._seen = {name: value for name, value in (state | each).items() if value is not None}
+        return dict(self._seen)
 
     def _sync(self) -> None:
         """Bring the variables up to date: under JAX, `fit` keeps their values to itself until somebody asks."""
@@ -311,6 +416,13 @@ class StructureSearch(keras.Model):
         return bool(as_numpy(self._frozen) > 0.5)
 
     def _freeze(self) -> None:
+        gates = self._gate.optimizer
+        if gates is not None and not (gates.built and int(as_numpy(gates.iterations))):
+            raise MorphError(
+                "The gates were not trained in a single step, so there is nothing to choose channels by. In a loop of "
+                "your own, apply gradients with search.optimizer (after search.compile) to search.trainable_variables; "
+                "in fit, with a LossScaleOptimizer, all gradients may have overflowed."
+            )
         self._keep(self._snapped())
         self._frozen.assign(1.0)
 
@@ -438,3 +550,9 @@ def _choices_within(
         if widest == 1 or smallest_used(budget, prunable, choices) <= 0.5:
             return choices, floor
         floor /= 2
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for name, value in values.items()
+    }

@@ -29,15 +29,12 @@ class Steering(keras.callbacks.Callback):
     def __init__(self, search: StructureSearch) -> None:
         super().__init__()
         self._search = search
-        self._seen: dict[str, float] = {}
-        self._epoch_length: int | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         params: dict[str, Any] = self.params or {}
         self._epochs = max(params.get("epochs") or 1, 1)
-        self._step = self._looked_at = 0
-        self._learn_length(params.get("steps"))
-        if self._epoch_length is None and self._epochs == 1:
+        self._learn_length(params.get("steps") or self._search._epoch_length)
+        if self._length is None and self._epochs == 1:
             warnings.warn(
                 "The data do not tell their length and epochs=1, so the search cannot follow a schedule: it shrinks at "
                 "the very end only. Give fit steps_per_epoch=..., or more epochs.",
@@ -52,36 +49,42 @@ class Steering(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch, self._batch = epoch, 0
+        self._looked_at = self._step
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        # With steps_per_execution, this is called once for several steps.
-        taken, self._batch = batch + 1 - self._batch, batch + 1
-        self._step += taken
+        # With steps_per_execution, this is called once for several steps, the last time for more than there are.
+        reached = min(batch + 1, self._length or batch + 1)
+        taken, self._batch = reached - self._batch, reached
         self._search._steps_seen += taken
-        length = self._epoch_length
+        length = self._length
         every = _LOOK_EVERY
         if length:
             every = max(1, min(_LOOK_EVERY, length * self._epochs // _LOOKS_AT_LEAST))
-        if self._step // every > self._looked_at // every or not self._seen:
+        if self._step // every > self._looked_at // every or not self._search._seen:
             loss = (logs or {}).get("loss")
-            within = min(self._batch / length, 1.0) if length else 0.0
+            within = self._batch / length if length else 0.0
             self._look((self._epoch + within) / self._epochs, None if loss is None else float(loss))
         if logs is not None:
-            logs.update(self._seen)
+            logs.update(self._search._seen)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self._epoch_length is None:
+        if self._length is None:
             self._learn_length(self._batch)
         loss = (logs or {}).get("loss")
         self._look((epoch + 1) / self._epochs, None if loss is None else float(loss))
         if logs is not None:
-            logs.update(self._seen)
+            logs.update(self._search._seen)
+
+    @property
+    def _step(self) -> int:
+        """Steps of the search so far; within the first epoch, when it is not known how long one is."""
+        return self._epoch * (self._length or 0) + self._batch
 
     def _learn_length(self, steps: int | None) -> None:
-        self._epoch_length = steps or None
+        self._length = self._search._epoch_length = steps or None
         self._search._gate.begin(steps * self._epochs if steps else None)
 
     def _look(self, progress: float, loss: float | None) -> None:
         self._looked_at = self._step
         finite = loss if loss is not None and math.isfinite(loss) else None
-        self._seen = self._search.update(progress, self._search._steps_seen, finite)
+        self._search.update(progress, self._search._steps_seen, finite)
