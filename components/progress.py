@@ -54,7 +54,7 @@ class ProgressCallback(keras.callbacks.Callback):
         self._steps = epochs * steps_per_epoch
         self._stream = stream if stream is not None else sys.stdout
         self._done = 0
-        self._epoch = 0
+        self._epoch: int | None = None
         self._bar: Live | None = None
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -68,10 +68,12 @@ class ProgressCallback(keras.callbacks.Callback):
             self._print(f"starts: {self._steps} steps in {self._epochs} epochs")
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        if self._epoch is None and epoch:
+            self._continue_after(epoch)
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._done = self._epoch * self._steps_per_epoch + batch + 1
+        self._done = (self._epoch or 0) * self._steps_per_epoch + batch + 1
         now = time.monotonic()
         if self._first_step_at is None:  # the first step traces and compiles; it says nothing about the others
             self._first_step_at, self._first_done = now, self._done
@@ -93,6 +95,8 @@ class ProgressCallback(keras.callbacks.Callback):
             self._print(f"epoch {epoch + 1}/{self._epochs}  on the evaluation split: {metrics}")
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        if self._epoch is None:
+            self._continue_after(self._epochs)
         self.close()
         self._print(f"done: {self._done} steps in {_duration(time.monotonic() - self._start)}")
 
@@ -101,6 +105,11 @@ class ProgressCallback(keras.callbacks.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _continue_after(self, epochs: int) -> None:
+        """Says that an earlier process has trained so far; its checkpoint was restored."""
+        self._done = epochs * self._steps_per_epoch
+        self._print(f"continuing after epoch {epochs} of {self._epochs}")
 
     def _values(self, logs: Mapping[str, Any] | None, now: float) -> str:
         logs = logs or {}

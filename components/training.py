@@ -3,10 +3,13 @@
 import contextlib
 import math
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
-from morph_core import MorphError
+from morph_core import MorphError, StructureSearch
+from morph_core.checkpoint import Storage, fit_with_checkpoints
 
 from . import distribution
 from .progress import ProgressCallback
@@ -16,7 +19,14 @@ from .training_inputs import TrainingInputs
 _CURVE_POINTS = 200
 
 
-def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: ProgressCallback) -> dict[str, float]:
+def train(
+    model: keras.Model,
+    inputs: TrainingInputs,
+    log_dir: str,
+    progress: ProgressCallback,
+    checkpoint: Storage | None = None,
+    identity: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
     """Fits a compiled model.
 
     Args:
@@ -24,6 +34,8 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
         inputs: the data and the number of steps.
         log_dir: where TensorBoard's files go.
         progress: shows the run.
+        checkpoint: where to keep a checkpoint after each epoch, and to continue from; None for none.
+        identity: what an ordinary model's checkpoint must agree with; a search knows what it is.
 
     Returns:
         The last epoch's values: the loss, the metrics, and the same on the evaluation split (`val_...`).
@@ -41,14 +53,20 @@ def train(model: keras.Model, inputs: TrainingInputs, log_dir: str, progress: Pr
     with contextlib.closing(progress), warnings.catch_warnings():
         # The evaluation split is read once to its end, as we want it; Keras, not knowing its length, warns of it.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
-        history = model.fit(
-            inputs.train,
-            epochs=inputs.epochs,
-            steps_per_epoch=inputs.steps_per_epoch,
-            validation_data=inputs.evaluation,
-            callbacks=[tensorboard, progress],
-            verbose=0,  # pyright: ignore[reportArgumentType]
-        )
+        arguments: dict[str, Any] = {
+            "x": inputs.train,
+            "epochs": inputs.epochs,
+            "steps_per_epoch": inputs.steps_per_epoch,
+            "validation_data": inputs.evaluation,
+            "callbacks": [tensorboard, progress],
+            "verbose": 0,
+        }
+        if isinstance(model, StructureSearch):
+            history = model.fit(**arguments, checkpoint=checkpoint)  # pyright: ignore[reportCallIssue]
+        elif checkpoint is None:
+            history = model.fit(**arguments)
+        else:
+            history = fit_with_checkpoints(model, arguments, checkpoint, identity or {})
     distribution.to_float32(model)
     last = {name: float(values[-1]) for name, values in history.history.items()}
     if not math.isfinite(last["loss"]):

@@ -44,6 +44,7 @@ CUSTOM_CONFIG = {
     "cycle": "such as '1/2', shown in the progress",
     "distribution": "a dict such as {'strategy': 'mirrored'}, over which devices to train",
     "mixed_precision": "true to compute in bfloat16",
+    "checkpoint_dir": "a directory or URI that survives a killed execution; each execution has a subdirectory there",
 }
 
 
@@ -113,6 +114,8 @@ def check_custom_config(config: Any) -> None:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise MorphError(f"custom_config[{name!r}] is {value!r}; expected a whole number of at least 1.")
     distribution.check(config)
+    if not isinstance(config.get("checkpoint_dir") or "", str):
+        raise MorphError(f"custom_config['checkpoint_dir'] is {config['checkpoint_dir']!r}; expected a path or a URI.")
     if not isinstance(config.get("hparams") or {}, Mapping):
         raise MorphError(f"custom_config['hparams'] is {config['hparams']!r}; expected a dict for build_model.")
 

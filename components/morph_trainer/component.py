@@ -109,7 +109,8 @@ class MorphTrainer(base_component.BaseComponent):
             expand_to: widen the result by one factor until it costs this fraction of the original seed's cost.
             train_args: `splits` (default: train) and `num_steps`, the total number of steps of the search.
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
-            custom_config: `epochs` and `batch_size` of the search, `hparams` for `build_model`, `cycle` to show.
+            custom_config: `epochs` and `batch_size` of the search, `hparams` for `build_model`, `cycle` to show,
+                `checkpoint_dir` to continue from when the execution was killed.
 
         Raises:
             MorphError: what can be seen to be wrong without data.

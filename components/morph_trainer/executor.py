@@ -9,9 +9,10 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
 import morph_core as morph
+from morph_core.checkpoint import Storage
 from morph_core.costs import unit_of, written
 
-from .. import distribution, training, training_inputs
+from .. import checkpoints, distribution, training, training_inputs
 from ..progress import ProgressCallback
 from ..staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
@@ -48,18 +49,26 @@ class Executor(base_executor.BaseExecutor):
             emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir,
         ):
             inputs = training_inputs.read(input_dict, exec_properties)
-            structure = _search(goal, inputs, input_dict.get("seed_structure"), log_dir)
+            seed = inputs.module.seed(inputs.hparams)
+            graph = morph.ChannelGraph.from_model(seed)
+            checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
+            structure = _search(goal, inputs, graph, seed, input_dict.get("seed_structure"), log_dir, checkpoint)
             cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""
             exporter.write(structure, title=f"Learned structure{cycle}")
+            checkpoints.clear(checkpoint)
         print(_summary(structure), f"Report: {exporter.report_path}", sep="\n", flush=True)
 
 
 def _search(
-    goal: Goal, inputs: training_inputs.TrainingInputs, start: list[Artifact] | None, log_dir: str
+    goal: Goal,
+    inputs: training_inputs.TrainingInputs,
+    graph: morph.ChannelGraph,
+    seed: keras.Model,
+    start: list[Artifact] | None,
+    log_dir: str,
+    checkpoint: Storage | None,
 ) -> morph.Structure:
     """The structure that the search finds, relative to the user's own network whatever it starts from."""
-    seed = inputs.module.seed(inputs.hparams)
-    graph = morph.ChannelGraph.from_model(seed)
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
     seed_cost = graph.cost(goal.cost)
     start_cost = graph.cost(goal.cost, first)
@@ -77,7 +86,7 @@ def _search(
     )
     for group, reason in search.fixed().items():
         print(f"kept whole: {group}: {reason}", flush=True)
-    training.train(search, inputs, log_dir, progress)
+    training.train(search, inputs, log_dir, progress, checkpoint)
     structure = search.structure()
     _prove(model, structure, next(iter(inputs.evaluation))[0])
     if first is not None:

@@ -84,7 +84,8 @@ class Retrainer(base_component.BaseComponent):
             hyperparameters: channel of `HyperParameters` from a Tuner, the same that MorphTrainer was given.
             train_args: `splits` (default: train) and `num_steps`, the total number of steps.
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
-            custom_config: `epochs`, `batch_size`, and `hparams` for `build_model`.
+            custom_config: `epochs`, `batch_size`, `hparams` for `build_model`, and `checkpoint_dir` to continue from
+                when the execution was killed.
 
         Raises:
             MorphError: what can be seen to be wrong without data.

@@ -9,7 +9,7 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 
-from .. import distribution, model_assets, training, training_inputs
+from .. import checkpoints, distribution, model_assets, training, training_inputs
 from ..progress import ProgressCallback
 from ..staging import complete_or_absent, emptied_on_failure
 from ..structure_exporter import StructureExporter
@@ -52,11 +52,14 @@ class Executor(base_executor.BaseExecutor):
             inputs.check_fit(model)
             signatures = serving.signatures(model, inputs.spec, inputs.module)
             progress = ProgressCallback(task="retrain", epochs=inputs.epochs, steps_per_epoch=inputs.steps_per_epoch)
-            results = training.train(model, inputs, log_dir, progress)
+            checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
+            identity = {"network": graph.fingerprint, "widths": structure.widths}
+            results = training.train(model, inputs, log_dir, progress, checkpoint, identity)
             with complete_or_absent(artifact.uri) as directory:
                 saved_model = path_utils.serving_model_dir(directory)
                 serving.export(model, signatures, saved_model)
                 model_assets.write(saved_model, structure, inputs.spec)
+            checkpoints.clear(checkpoint)
         set_custom_properties(
             artifact,
             {

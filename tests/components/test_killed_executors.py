@@ -1,0 +1,139 @@
+"""A component whose process is killed goes on where it was when it is started again, and tidies up when it is done."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import morph_core as morph
+from morph_core.checkpoint import Directory
+from morph_tfx.components import MorphStructure, StructureExporter, checkpoints
+from tests.components.conftest import USER_MODULES, make, narrowed
+
+SCRIPT = pathlib.Path(__file__).parent / "killed_executors.py"
+RAW_DIGITS = str(USER_MODULES / "raw_digits.py")
+
+
+@pytest.fixture(scope="module")
+def story(examples, schema, tmp_path_factory):
+    """What both components said, attempt by attempt, and where they worked; one process starts them all."""
+    root = tmp_path_factory.mktemp("killed")
+    shared = {"examples": examples.uri, "schema": schema.uri, "module_file": RAW_DIGITS}
+    volume = str(root / "volume")
+    config = {"epochs": 4, "batch_size": 100}  # 15 steps an epoch
+    asked = [
+        {"component": "MorphTrainer", "root": str(root / "search"), "die_at": [20, 50, None], "custom_config": config},
+        {
+            "component": "Retrainer",
+            "root": str(root / "retrain"),
+            "structure": narrowed(RAW_DIGITS, root, hidden=12).uri,
+            "die_at": [40, None],
+            "custom_config": {**config, "checkpoint_dir": volume},
+        },
+    ]
+    command = [sys.executable, str(SCRIPT), json.dumps([{**shared, **component} for component in asked])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    attempts, said = [], []
+    for line in done.stdout.splitlines():
+        if line.startswith('{"ended"'):
+            attempts.append((json.loads(line)["ended"], said))
+            said = []
+        elif line.startswith("["):
+            said.append(line)
+    assert [ended for ended, _ in attempts] == [-9, -9, 0, -9, 0], done.stderr[-3000:]
+    return [said for _, said in attempts], root
+
+
+def test_a_killed_search_goes_on_and_ends_within_its_target(story):
+    (first, second, third, *_), root = story
+    assert "[search] starts: 60 steps in 4 epochs" in first
+    assert not any("continuing" in line for line in first)
+    assert "[search] continuing after epoch 1 of 4" in second
+    assert "[search] continuing after epoch 3 of 4" in third
+    structure = StructureExporter(make(MorphStructure, root / "search" / "structure" / "3")).read()
+    assert structure.costs["flops"]["structure"] <= 0.5 * structure.costs["flops"]["seed"]
+    assert structure.trajectory[0]["step"] == 1
+    assert structure.trajectory[-1]["step"] == structure.settings["steps"] == 60
+    assert list((root / "search" / ".system" / "checkpoints").iterdir()) == []
+
+
+def test_a_killed_retraining_goes_on_from_the_volume_and_exports(story):
+    (*_, first, second), root = story
+    assert "[retrain] starts: 60 steps in 4 epochs" in first
+    assert "[retrain] continuing after epoch 2 of 4" in second
+    assert (root / "retrain" / "model" / "2" / "Format-Serving" / "saved_model.pb").exists()
+    assert not (root / "retrain" / "model" / "1" / "Format-Serving").exists()
+    assert list((root / "volume").iterdir()) == []
+    assert not (root / "retrain" / ".system").exists()
+
+
+# --- where checkpoints lie --------------------------------------------------------------------------------------------
+
+
+def placed(examples, network="sha256:1", **properties):
+    properties = {
+        "module_file": RAW_DIGITS,
+        "target": 0.5,
+        "custom_config": '{"checkpoint_dir": "/volume"}',
+    } | properties
+    return str(checkpoints.place(None, {"examples": [examples]}, properties, network))
+
+
+def test_the_same_execution_has_the_same_place_and_any_other_another(examples, tmp_path):
+    place = placed(examples)
+    assert place.startswith("/volume/execution-")
+    assert placed(examples) == place
+    copied = tmp_path / "raw_digits.py"
+    copied.write_text(pathlib.Path(RAW_DIGITS).read_text())
+    mine = placed(examples, module_file=str(copied))
+    copied.write_text(copied.read_text() + "\n# changed\n")
+    others = [
+        placed(examples, target=0.4),
+        placed(examples, network="sha256:2"),
+        placed(make(type(examples), tmp_path)),
+        mine,
+        placed(examples, module_file=str(copied)),
+    ]
+    assert len({place, *others}) == 6
+
+
+def test_without_a_directory_that_survives_there_is_none_and_a_word_about_it(examples, capsys):
+    assert checkpoints.place(None, {"examples": [examples]}, {}, "sha256:1") is None
+    assert "No checkpoints" in capsys.readouterr().out
+    checkpoints.clear(None)
+
+
+def test_an_address_that_nobody_can_write_to_is_an_error(examples):
+    with pytest.raises(morph.MorphError, match=r"checkpoint_dir nowhere://bucket cannot be reached .* gs://"):
+        placed(examples, custom_config='{"checkpoint_dir": "nowhere://bucket"}')
+
+
+@pytest.mark.parametrize("kind", [Directory, checkpoints.RemoteDirectory])
+def test_files_appear_whole_or_not_at_all(kind, tmp_path):
+    storage = kind(str(tmp_path / "deep" / "place"))
+    assert storage.names() == []
+    with storage.writing("a") as file:
+        file.write(b"first")
+    with storage.writing("a") as file:
+        file.write(b"second")
+
+    def fails():
+        with storage.writing("b") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    assert storage.names() == ["a"]
+    with storage.reading("a") as file:
+        file.seek(3)
+        assert file.read() == b"ond"
+    (tmp_path / "deep" / "place" / "b.123.unfinished").write_text("half")
+    assert storage.names() == ["a"]
+    storage.remove("a")
+    assert storage.names() == []
+    checkpoints.clear(storage)
+    assert not (tmp_path / "deep" / "place").exists()
