@@ -20,7 +20,16 @@ TOP = (
     "README.md",
     "WORKSPACE",
 )
-SETTINGS = (".dockerignore", "pyproject.toml", "setup.py", "conftest.py", "uv.lock", ".bazelignore", ".python-version")
+SETTINGS = (
+    ".dockerignore",
+    "pyproject.toml",
+    "setup.py",
+    "conftest.py",
+    "uv.lock",
+    ".bazelignore",
+    ".bazelrc",
+    ".python-version",
+)
 
 
 def modules(folder: str) -> list[Path]:

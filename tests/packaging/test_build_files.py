@@ -9,6 +9,10 @@ import pytest
 from tests.packaging.source import LAYERS, ROOT, layers_imported, modules
 
 TEST_FOLDERS = sorted({path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")})
+BUILD_FILES = sorted(
+    [ROOT / "BUILD", ROOT / "tests/BUILD", *(ROOT / layer / "BUILD" for layer in LAYERS)]
+    + [ROOT / "tests" / folder / "BUILD" for folder in TEST_FOLDERS]
+)
 # The highest layer that a folder of tests may need.
 TESTED = {
     "core": "morph_core",
@@ -38,6 +42,18 @@ def test_a_layer_depends_on_what_it_imports(folder: str):
     assert rule["deps"] == [f"//{layer}" for layer in sorted(layers_imported(modules(folder)) - {folder})]
 
 
+@pytest.mark.parametrize("path", BUILD_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rules_come_from_rules_python_since_new_bazels_have_none_of_their_own(path: Path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    called = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
+    loads = [
+        [ast.literal_eval(argument) for argument in node.args] for node in calls if ast.unparse(node.func) == "load"
+    ]
+    needed = sorted(called & {"py_library", "py_test"})
+    assert loads == ([["@rules_python//python:defs.bzl", *needed]] if needed else [])
+    assert called <= {"alias", "exports_files", "glob", "len", "licenses", "load", "package", *needed}
+
+
 def test_no_layer_depends_on_one_above_it():
     order = list(LAYERS)
     for folder in order:
@@ -49,7 +65,6 @@ def test_no_layer_depends_on_one_above_it():
 def test_a_folder_of_tests_depends_on_what_it_imports(folder: str):
     (rule,) = rules(ROOT / "tests" / folder / "BUILD")
     assert rule["kind"] == "py_test"
-    assert rule["deps"] == sorted(rule["deps"])
-    assert {f"//{layer}" for layer in layers_imported(modules(f"tests/{folder}"))} <= set(rule["deps"])
+    assert rule["deps"] == [f"//{layer}" for layer in sorted(layers_imported(modules(f"tests/{folder}")))]
     above = list(LAYERS)[list(LAYERS).index(TESTED[folder]) + 1 :]
     assert not {f"//{layer}" for layer in above} & set(rule["deps"])
