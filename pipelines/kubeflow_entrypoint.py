@@ -69,6 +69,12 @@ def remote_uri(path: str) -> str:
     return path
 
 
+def is_distributed(beam_args: Sequence[str]) -> bool:
+    """Whether Beam's workers run in other containers, which do not see this one's files."""
+    runners = [argument.partition("=")[2] for argument in beam_args if argument.startswith("--runner=")]
+    return bool(runners) and runners[-1] not in ("DirectRunner", "PrismRunner", "direct")
+
+
 def _root() -> str:
     return os.environ.get(LAUNCHER_ROOT, "").rstrip("/")
 
@@ -103,7 +109,7 @@ def _run(arguments: argparse.Namespace, beam_args: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     executor_class = import_utils.import_class_by_path(arguments.executor_class_path)
     is_beam = issubclass(executor_class, BaseBeamExecutor)
-    localize = local_path if not (is_beam and _is_distributed(beam_args)) else _local_path_unless_gs
+    localize = local_path if not (is_beam and is_distributed(beam_args)) else _local_path_unless_gs
     views = prepare(invocation, inputs_spec, localize)
 
     message, inputs_message = _messages(invocation, inputs_spec)
@@ -175,12 +181,6 @@ def _has_type(artifact: Mapping[str, Any]) -> bool:
     kind = artifact.get("type", {})
     title = kind.get("schemaTitle", "")
     return bool(kind.get("instanceSchema")) or bool(title and not title.startswith("system."))
-
-
-def _is_distributed(beam_args: Sequence[str]) -> bool:
-    """Whether Beam's workers run in other containers, which do not see this one's files."""
-    runners = [argument.partition("=")[2] for argument in beam_args if argument.startswith("--runner=")]
-    return bool(runners) and runners[-1] not in ("DirectRunner", "PrismRunner", "direct")
 
 
 def _local_path_unless_gs(uri: str) -> str:

@@ -49,6 +49,13 @@ def compiled(pipeline: Any, image: str) -> dict[str, Any]:
     from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner as runner
 
     _check(pipeline.components)
+    root = pipeline.pipeline_info.pipeline_root
+    if kubeflow_entrypoint.is_distributed(pipeline.beam_pipeline_args) and not root.startswith("gs://"):
+        raise MorphError(
+            f"Beam's workers run on other machines and cannot read the artifacts, which are at {root}: only Kubeflow's "
+            "launcher can. Keep the pipeline's artifacts (kubeflow.pipeline_root) at a gs:// address, or let Beam run "
+            "inside the steps (the direct runner)."
+        )
     settings = runner.KubeflowV2DagRunnerConfig(
         default_image=image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
     )

@@ -15,9 +15,11 @@ from morph_tfx.pipelines import kubeflow_job
 MODEL = tfx.types.standard_artifacts.Model
 
 
-def spec_of(*nodes) -> dict:
+def spec_of(*nodes, root: str = "gs://bucket/root", beam: tuple[str, ...] = ()) -> dict:
     """The job of these nodes."""
-    pipeline = tfx.dsl.Pipeline(pipeline_name="small", pipeline_root="gs://bucket/root", components=list(nodes))
+    pipeline = tfx.dsl.Pipeline(
+        pipeline_name="small", pipeline_root=root, components=list(nodes), beam_pipeline_args=list(beam)
+    )
     return kubeflow_job.compiled(pipeline, "image:1")
 
 
@@ -100,6 +102,14 @@ def test_what_cannot_run_is_refused_by_name_with_advice(case):
     make, message, advice = REFUSED[case]
     with pytest.raises(MorphError, match=f"{re.escape(message)}.*{re.escape(advice)}"):
         spec_of(make())
+
+
+def test_workers_of_beam_elsewhere_need_artifacts_that_they_can_read():
+    minio, dataflow = "minio://bucket/root", ("--runner=DataflowRunner",)
+    with pytest.raises(MorphError, match=r"Beam's workers .* cannot read .* minio://bucket/root.*gs:// address"):
+        spec_of(example_gen(), root=minio, beam=dataflow)
+    spec_of(example_gen(), beam=dataflow)
+    spec_of(example_gen(), root=minio, beam=("--runner=DirectRunner", "--direct_num_workers=2"))
 
 
 def test_an_importer_in_a_condition_is_refused():
