@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .cluster_commands import schedule, submit
-from .command import click, command, config_option, start, verbose_option
+from .command import click, command, config_option, pipeline_option, start, verbose_option
+
+if TYPE_CHECKING:
+    from .config import PipelineKind
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,31 +48,33 @@ def init(directory: Path) -> None:
 
 @cli.command()
 @config_option
+@pipeline_option
 @verbose_option
 @command
-def run(config_file: Path, verbose: bool) -> None:
-    """Run the pipeline of a configuration on this machine."""
+def run(config_file: Path, pipeline: PipelineKind, verbose: bool) -> None:
+    """Run a pipeline of a configuration on this machine."""
     start(verbose)
     from .config import load_config
     from .local_runner import run_pipeline
     from .summary import show_summary
 
     config = load_config(config_file)
-    show_summary(run_pipeline(config, say=click.echo, verbose=verbose), config)
+    show_summary(run_pipeline(config, say=click.echo, verbose=verbose, pipeline=pipeline), config)
 
 
 @cli.command(name="compile")
 @config_option
+@pipeline_option
 @click.option("--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The job, a YAML file.")
 @verbose_option
 @command
-def compile_(config_file: Path, output: Path, verbose: bool) -> None:
-    """Compile the pipeline of a configuration to a Kubeflow Pipelines v2 job."""
+def compile_(config_file: Path, pipeline: PipelineKind, output: Path, verbose: bool) -> None:
+    """Compile a pipeline of a configuration to a Kubeflow Pipelines v2 job."""
     start(verbose)
     from .config import load_config
     from .kubeflow_runner import compile_pipeline
 
-    compile_pipeline(load_config(config_file), output, say=click.echo, verbose=verbose)
+    compile_pipeline(load_config(config_file), output, say=click.echo, verbose=verbose, pipeline=pipeline)
 
 
 @cli.command()

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command import click, command, start, verbose_option
+from .command import click, command, pipeline_option, start, verbose_option
 
 if TYPE_CHECKING:
-    from .config import PipelineConfig
+    from .config import PipelineConfig, PipelineKind
     from .kubeflow_api import KubeflowApi
     from .schedule import Job, Schedule, Settings, Version
 
@@ -20,6 +20,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 _what_options = (
     click.option("--config", "config_file", type=_FILE, help="The configuration whose pipeline is compiled."),
+    pipeline_option,
     click.option("--job", "job_file", type=_FILE, help="A job of 'morph-tfx compile', instead of a configuration."),
 )
 _connection_options = (
@@ -133,7 +134,7 @@ def _loaded(config_file: Path | None) -> PipelineConfig | None:
 
 
 @contextmanager
-def _job(config: PipelineConfig | None, job_file: Path | None, verbose: bool) -> Iterator[Job]:
+def _job(config: PipelineConfig | None, pipeline: PipelineKind, job_file: Path | None, verbose: bool) -> Iterator[Job]:
     """The job to upload, compiled first when a configuration is given."""
     from .schedule import Job
 
@@ -146,7 +147,7 @@ def _job(config: PipelineConfig | None, job_file: Path | None, verbose: bool) ->
 
     with tempfile.TemporaryDirectory(prefix="morph-tfx-") as directory:
         path = Path(directory) / f"{config.name}.yaml"
-        compile_pipeline(config, path, say=click.echo, verbose=verbose)
+        compile_pipeline(config, path, say=click.echo, verbose=verbose, pipeline=pipeline)
         yield Job.load(path)
 
 
@@ -161,6 +162,7 @@ def _job(config: PipelineConfig | None, job_file: Path | None, verbose: bool) ->
 @command
 def submit(
     config_file: Path | None,
+    pipeline: PipelineKind,
     job_file: Path | None,
     experiment: str | None,
     service_account: str | None,
@@ -177,7 +179,7 @@ def submit(
     api = _connect(config, connection)
     from .schedule import submit as submit_job
 
-    with _job(config, job_file, verbose) as job:
+    with _job(config, pipeline, job_file, verbose) as job:
         run = submit_job(
             api,
             job,
@@ -217,6 +219,7 @@ def schedule() -> None:
 @command
 def create(
     config_file: Path | None,
+    pipeline: PipelineKind,
     job_file: Path | None,
     cron: str,
     name: str | None,
@@ -240,7 +243,7 @@ def create(
     api = _connect(config, connection)
     from .schedule import Settings, experiment_id, put_schedule, upload
 
-    with _job(config, job_file, verbose) as job:
+    with _job(config, pipeline, job_file, verbose) as job:
         version = upload(api, job)
         settings = Settings(
             cron=fields,
@@ -264,6 +267,7 @@ def create(
 def update(
     name: str,
     config_file: Path | None,
+    pipeline: PipelineKind,
     job_file: Path | None,
     cron: str | None,
     max_concurrency: int | None,
@@ -293,7 +297,7 @@ def update(
 
     if config is not None or job_file is not None:
         list_schedules(api, name)  # a wrong address or credential is found before anything is compiled
-        with _job(config, job_file, verbose) as job:
+        with _job(config, pipeline, job_file, verbose) as job:
             version = upload(api, job)
         _say_version(version)
         changes |= {"pipeline_id": version.pipeline_id, "version_id": version.version_id}

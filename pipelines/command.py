@@ -57,4 +57,11 @@ def start(verbose: bool) -> None:
 config_option = click.option(
     "--config", "config_file", required=True, type=click.Path(path_type=Path), help="The configuration, a YAML file."
 )
+pipeline_option = click.option(
+    "--pipeline",
+    type=click.Choice(["morph", "retrain"]),
+    default="morph",
+    show_default=True,
+    help="morph: search for a structure. retrain: train the latest pushed structure anew, on the newest data.",
+)
 verbose_option = click.option("--verbose", is_flag=True, help="Show what TFX, Beam and TensorFlow log.")

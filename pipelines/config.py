@@ -26,6 +26,10 @@ from morph_core.gates import check_gate
 from .beam import DIRECT, BeamConfig
 from .kubeflow_steps import COMPONENTS, TRAINING, Accelerator, StepSettings, settings_of
 from .sections import Section as _Section
+from .spans import braced, placeholders
+
+PipelineKind = Literal["morph", "retrain"]
+"""Which of the two pipelines of a configuration: the search, or the retraining of what it found."""
 
 
 def is_uri(path: str) -> bool:
@@ -46,7 +50,10 @@ Location = Annotated[str, BeforeValidator(_resolve), Field(min_length=1)]
 
 
 class DataConfig(_Section):
-    """Where the examples are and how they are split into `train` and `eval`."""
+    """Where the examples are and how they are split into `train` and `eval`.
+
+    File patterns may hold the placeholders of TFX's spans: of all the data that matches, the newest span is read.
+    """
 
     format: Literal["tfrecord", "csv"] = Field(description="the files are 'tfrecord' (of tf.train.Example) or 'csv'")
     path: Location = Field(description="the directory that holds the files", examples=["data"])
@@ -62,6 +69,12 @@ class DataConfig(_Section):
         description="without 'splits': the fraction of all examples that becomes 'eval'",
         examples=[0.2],
     )
+    pattern: str | None = Field(
+        None,
+        min_length=1,
+        description="with 'eval_fraction': file pattern of all examples below 'path', by default every file there",
+        examples=['"day-{YYYY}-{MM}-{DD}/*"'],
+    )
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> DataConfig:
@@ -75,7 +88,30 @@ class DataConfig(_Section):
                 "exactly one of 'splits' (file patterns) and 'eval_fraction' (split by hash) is expected, got "
                 + ("neither" if self.splits is None else "both")
             )
+        if self.splits is not None and self.pattern is not None:
+            raise ValueError("'pattern' goes with 'eval_fraction'; with 'splits' each split has a pattern of its own")
         return self
+
+    @model_validator(mode="after")
+    def _spans_make_sense(self) -> DataConfig:
+        found = {name: placeholders(name, pattern) for name, pattern in self.patterns.items()}
+        if len(set(map(frozenset, found.values()))) > 1:
+            listed = "; ".join(f"{name}: {', '.join(map(braced, names)) or 'none'}" for name, names in found.items())
+            raise ValueError(
+                f"the splits have different placeholders ({listed}), so they would come from different spans. Give "
+                "both the same, such as {train: train-{SPAN}/*, eval: eval-{SPAN}/*}"
+            )
+        return self
+
+    @property
+    def patterns(self) -> dict[str, str]:
+        """File patterns below `path`, by split; one called `all` where the examples are split by hash."""
+        return self.splits if self.splits is not None else {"all": self.pattern or "*"}
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether the newest of several spans is read."""
+        return any("{" in pattern for pattern in self.patterns.values())
 
 
 class DistributionConfig(_Section):
@@ -145,6 +181,16 @@ class EvaluateConfig(_Section):
     @property
     def higher_is_better(self) -> bool:
         return self.lower_bound is not None
+
+
+class RetrainPipelineConfig(_Section):
+    """What the retrain pipeline does differently; everything else it takes from the rest of the file."""
+
+    structure: Location | None = Field(
+        None,
+        description="a structure.json to retrain, instead of that of the model pushed last",
+        examples=["structure.json"],
+    )
 
 
 class KubeflowConfig(_Section):
@@ -283,7 +329,7 @@ class KubeflowApiConfig(_Section):
 
 
 class PipelineConfig(_Section):
-    """One morph pipeline: data -> (shrink, expand) x cycles -> retrain -> evaluate -> push."""
+    """Two pipelines: data -> (shrink, expand) x cycles -> retrain -> evaluate -> push, and the part from retrain on."""
 
     name: str = Field(
         pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
@@ -325,6 +371,9 @@ class PipelineConfig(_Section):
     search: TrainingConfig = Field(description="length of the training inside each search")
     retrain: TrainingConfig = Field(description="length of the final training from scratch")
     evaluate: EvaluateConfig = Field(description="when the model is good enough to be pushed")
+    retrain_pipeline: RetrainPipelineConfig = Field(
+        RetrainPipelineConfig(structure=None), description="what the retrain pipeline does differently"
+    )
 
     push_to: Location = Field("pushed", description="directory that receives the model", examples=["pushed"])
     pipeline_root: Location = Field("pipeline_root", description="directory for the artifacts of local runs")
@@ -433,6 +482,16 @@ class PipelineConfig(_Section):
     def beam_pipeline_args(self) -> tuple[str, ...]:
         """What every Beam pipeline is started with; of an argument given twice, Beam takes the later."""
         return self.beam.arguments + self.beam_args
+
+    @property
+    def retrain_pipeline_name(self) -> str:
+        """What the retrain pipeline is called: to ML metadata and to Kubeflow it is another pipeline."""
+        return f"{self.name}-retrain"
+
+    @property
+    def pipeline_names(self) -> tuple[str, str]:
+        """The names of both pipelines, which push to the same place and beat the same baseline."""
+        return self.name, self.retrain_pipeline_name
 
     @property
     def preprocessing_file(self) -> str:

@@ -7,21 +7,22 @@ StatisticsGen and ExampleValidator then see in full.
 from __future__ import annotations
 
 import csv
-import glob
 from pathlib import Path
 
 from morph_core import MorphError
 
 from .config import DataConfig, is_uri
+from .spans import newest_files
 
 _GZIP = b"\x1f\x8b"
 
 
 def check_examples(data: DataConfig, label: str) -> None:
-    """Finds each split's first example and the label in it.
+    """Finds each split's first example and the label in it; of several spans, in the newest.
 
     Raises:
-        MorphError: the directory, a split's files or its examples are missing, or the label is not among the features.
+        MorphError: the directory, a split's files or its examples are missing, the newest span is not the same for all
+            splits, or the label is not among the features.
     """
     if is_uri(data.path):
         return
@@ -30,11 +31,10 @@ def check_examples(data: DataConfig, label: str) -> None:
         raise MorphError(
             f"data.path: {directory} is not a directory. Expected the directory that holds your {data.format} files."
         )
-    for split, pattern in (data.splits or {"": "*"}).items():
-        if "{" in pattern:  # {SPAN}, {VERSION} and dates are TFX's to fill in
-            continue
-        key = f"data.splits.{split}" if split else "data.path"
-        files = [Path(path) for path in sorted(glob.glob(str(directory / pattern))) if Path(path).is_file()]
+    newest = {}
+    for split, pattern in data.patterns.items():
+        key = f"data.splits.{split}" if data.splits else "data.pattern" if data.pattern else "data.path"
+        files, newest[split] = newest_files(directory, pattern)
         if not files:
             raise MorphError(f"{key}: no file matches {directory / pattern}. Check the pattern, and what is there.")
         features = next((found for found in map(_READERS[data.format], files) if found is not None), None)
@@ -48,6 +48,12 @@ def check_examples(data: DataConfig, label: str) -> None:
                 f"label: {label!r} is not a feature of the examples in {directory / pattern}. They have: "
                 f"{', '.join(sorted(features))}."
             )
+    if len(set(newest.values())) > 1:
+        listed = ", ".join(f"{'-'.join(map(str, span))} of {split!r}" for split, span in newest.items())
+        raise MorphError(
+            f"data.splits: the newest spans are not the same: {listed}. Expected the newest files of every split to "
+            "belong together; add those that are missing, or take away the span that is not complete."
+        )
 
 
 def _csv_features(file: Path) -> set[str] | None:

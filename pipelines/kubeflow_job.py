@@ -3,7 +3,8 @@
 TFX compiles for Vertex AI. `compiled` looks at a pipeline's nodes before TFX does, and has every executor run behind
 our entrypoint (`kubeflow_entrypoint`). `adapt` changes the job that comes out: steps get the outputs that the user
 interface shows (`kubeflow_views`), and ExampleGen is never served from Kubeflow's cache, whose key knows the name of a
-directory but not the files in it (on Vertex a hook computes their fingerprint; here the hook is ignored).
+directory but not the files in it (on Vertex a hook computes their fingerprint; here the hook is ignored). The
+same holds for other steps that look at what changes outside of the job.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _PATHS = {
     "input_base": "the data is read",
     "module_file": "the module file is read",
     "push_destination": "the model is pushed",
+    "push_to": "pushed models are read",
 }
 
 
@@ -116,17 +118,18 @@ def _check(nodes: Iterable[Any]) -> None:
                 )
 
 
-def adapt(spec: dict[str, Any]) -> None:
+def adapt(spec: dict[str, Any], fresh: Iterable[str] = ()) -> None:
     """Changes a job that TFX compiled, in place, to one that open-source Kubeflow runs.
 
     Args:
         spec: the PipelineSpec, as parsed JSON.
+        fresh: components that are never served from the cache, besides ExampleGen.
 
     Raises:
         MorphError: a step depends on what this Kubeflow does not have.
     """
     executors = spec["deploymentSpec"]["executors"]
-    fresh = set()
+    uncached = set(fresh)
     for name, component in spec["components"].items():
         executor = executors[component["executorLabel"]]
         container = executor.get("container")
@@ -134,12 +137,12 @@ def adapt(spec: dict[str, Any]) -> None:
             continue
         if container.pop("lifecycle", None) is not None:
             container["args"].insert(0, kubeflow_entrypoint.EXAMPLE_GEN_DRIVER)
-            fresh.add(name)
+            uncached.add(name)
         _add_views(component)
     tasks = spec["root"]["dag"]["tasks"]
     for name, task in tasks.items():
         component = task["componentRef"]["name"]
-        if component in fresh:
+        if component in uncached:
             task["cachingOptions"] = {}
         if "importer" in executors[spec["components"][component]["executorLabel"]] and _condition(task):
             raise MorphError(

@@ -1,17 +1,18 @@
-"""Compiles a morph pipeline to a job for Kubeflow Pipelines v2 (schema 2.1, YAML).
+"""Compiles a pipeline to a job for Kubeflow Pipelines v2 (schema 2.1, YAML).
 
 TFX's KubeflowV2DagRunner does the compiling; this module decides what differs on a cluster. Paths: the pods find the
 data, the module files and the place to push to where the configuration's `kubeflow` section says. The baseline:
-open-source Kubeflow cannot execute a Resolver, so a job has none; it compares with `kubeflow.baseline_model` when one
-is given, and otherwise Evaluator checks the absolute bound only. What each step needs from the cluster is added to the
-compiled job (`kubeflow_platform`). What a reader would not expect is said when compiling. The same configuration gives
-the same bytes.
+open-source Kubeflow cannot execute a Resolver, so a job has none. A retraining compares with the model that was pushed
+last; after a search Evaluator compares with `kubeflow.baseline_model` when one is given, and otherwise checks the
+absolute bound only. What each step needs from the cluster is added to the compiled job (`kubeflow_platform`). What a
+reader would not expect is said when compiling. The same configuration gives the same bytes.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -20,13 +21,17 @@ from morph_core import MorphError
 
 from . import kubeflow_job
 from .account import Say, quieten
-from .config import KubeflowConfig, PipelineConfig, is_uri
+from .config import KubeflowConfig, PipelineConfig, PipelineKind, is_uri
 from .kubeflow_steps import TRAINING
 from .module_files import check_functions, without_wheels
 
 
 def compile_pipeline(
-    config: PipelineConfig, output: str | os.PathLike[str], say: Say = print, verbose: bool = False
+    config: PipelineConfig,
+    output: str | os.PathLike[str],
+    say: Say = print,
+    verbose: bool = False,
+    pipeline: PipelineKind = "morph",
 ) -> Path:
     """Writes the job that `kfp` can load, upload and run.
 
@@ -35,6 +40,7 @@ def compile_pipeline(
         output: the file to write; its name ends in .yaml.
         say: receives what a reader of the job should know.
         verbose: lets TFX log.
+        pipeline: "morph" searches for a structure; "retrain" trains the latest pushed one anew, on the newest data.
 
     Returns:
         The path of the file.
@@ -61,6 +67,7 @@ def compile_pipeline(
 
         from .kubeflow_platform import apply_settings
         from .morph_pipeline import morph_pipeline
+        from .retrain_pipeline import retrain_pipeline
     except ModuleNotFoundError as error:
         raise MorphError(
             f"Compiling for Kubeflow needs {error.name}, which is not installed. Install it with: "
@@ -70,18 +77,23 @@ def compile_pipeline(
         quieten()
     on_cluster = _on_cluster(config, kubeflow)
     with without_wheels():
-        pipeline = morph_pipeline(on_cluster, baseline=kubeflow.baseline_model)
-    spec = kubeflow_job.compiled(pipeline, kubeflow.image)
+        if pipeline == "retrain":
+            built = retrain_pipeline(on_cluster, resolve=False, baseline=kubeflow.baseline_model)
+        else:
+            built = morph_pipeline(on_cluster, baseline=kubeflow.baseline_model)
+    spec = kubeflow_job.compiled(built, kubeflow.image)
     spec["defaultPipelineRoot"] = on_cluster.pipeline_root
-    platform = apply_settings(spec, config, kubeflow, {node.id: type(node).__name__ for node in pipeline.components})
-    kubeflow_job.adapt(spec)
+    kinds = {node.id: type(node).__name__ for node in built.components}
+    platform = apply_settings(spec, config, kubeflow, kinds)
+    kubeflow_job.adapt(spec, fresh=[name for name, kind in kinds.items() if kind == "PushedStructure"])
     documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
-    text = _header(config, kubeflow) + "---\n".join(documents)
+    notes = _notes(config, kubeflow, pipeline)
+    text = _header(built.id, notes) + "---\n".join(documents)
     components.load_component_from_text(text)  # raises if the kfp SDK cannot read what we are about to hand out
     _write(output, text)
     tasks = spec["root"]["dag"]["tasks"]
     say(f"Wrote {output}: {len(tasks)} steps, image {kubeflow.image}.")
-    for note in _notes(config, kubeflow):
+    for note in notes:
         say(f"  - {note}")
     return output
 
@@ -104,36 +116,44 @@ def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineCon
     )
 
 
-def _notes(config: PipelineConfig, kubeflow: KubeflowConfig) -> list[str]:
+def _notes(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineKind) -> list[str]:
     """What this job does that its reader may not expect."""
     files = sorted({Path(config.module_file).name, Path(config.preprocessing_file).name})
     notes = [f"The image must hold {' and '.join(files)} in {kubeflow.module_dir}."]
-    if kubeflow.baseline_model is None:
+    push_to, structure = kubeflow.push_to or config.push_to, config.retrain_pipeline.structure
+    if pipeline == "retrain" and structure is None:
         notes.append(
-            "No baseline: open-source Kubeflow cannot look up the latest blessed model, so a model is pushed when it "
-            "meets the absolute bound. Set kubeflow.baseline_model to compare with one."
+            f"It retrains the structure of the newest model below {push_to} when it runs, and compares the new model "
+            "with that one."
         )
     else:
-        notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
-    for component in TRAINING:
+        if pipeline == "retrain":
+            notes.append(f"It retrains {structure}.")
+        if kubeflow.baseline_model is None:
+            notes.append(
+                "No baseline: open-source Kubeflow cannot look up the latest blessed model, so a model is pushed when "
+                "it meets the absolute bound. Set kubeflow.baseline_model to compare with one."
+            )
+        else:
+            notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
+    for component in TRAINING if pipeline == "morph" else ("Retrainer",):
         if kubeflow.settings_of(component, component).accelerator is None:
             notes.append(
                 f"No accelerator: {component} runs on CPUs. Otherwise set kubeflow.steps.{component}: {{profile: gpu}}."
             )
     for key, path, override in (
         ("data.path", kubeflow.data_path or config.data.path, "kubeflow.data_path"),
-        ("push_to", kubeflow.push_to or config.push_to, "kubeflow.push_to"),
+        ("push_to", push_to, "kubeflow.push_to"),
     ):
         if not is_uri(path):
             notes.append(f"{key} is {path}, a path that every pod must be able to see. Otherwise set {override}.")
+    if pipeline == "retrain" and structure is not None and not is_uri(structure):
+        notes.append(f"retrain_pipeline.structure is {structure}, a path that every pod must be able to see.")
     return notes
 
 
-def _header(config: PipelineConfig, kubeflow: KubeflowConfig) -> str:
-    lines = [
-        f"Kubeflow Pipelines v2 job '{config.name}', written by 'morph-tfx compile'. Do not edit: compile again.",
-        *_notes(config, kubeflow),
-    ]
+def _header(name: str, notes: Sequence[str]) -> str:
+    lines = [f"Kubeflow Pipelines v2 job '{name}', written by 'morph-tfx compile'. Do not edit: compile again.", *notes]
     return "".join(f"# {line}\n" for line in lines)
 
 

@@ -35,6 +35,7 @@ COMPONENTS = (
     "SchemaGen",
     "ExampleValidator",
     "Transform",
+    "PushedStructure",
     *TRAINING,
     "UniformWidths",
     "Evaluator",
@@ -375,7 +376,9 @@ def check_names(names: Iterable[str], job: Mapping[str, str]) -> None:
     """
     known = {EVERY_STEP, *COMPONENTS, *job, *job.values()}
     for name in names:
-        if name not in known:
+        component = re.sub(r"-\d+$", "", name)
+        of_another_pipeline = component in COMPONENTS and component not in job.values()
+        if name not in known and not of_another_pipeline:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             here = dict.fromkeys(name for pair in job.items() for name in pair)

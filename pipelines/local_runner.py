@@ -1,4 +1,4 @@
-"""Runs a morph pipeline on this machine and tells, step by step, what happens.
+"""Runs a pipeline on this machine and tells, step by step, what happens.
 
 The nodes run one after the other in this process, with ML metadata in a sqlite file (`step_runner`), and each is
 accounted for: which step of how many, which cycle, whether the result came from the cache, how long it took. TFX, Beam
@@ -8,6 +8,7 @@ and TensorFlow log hundreds of lines per step; they are silenced, warnings inclu
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 import tempfile
 import time
@@ -16,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from morph_core import MorphError
+from morph_core import MorphError, Structure
 from morph_core.costs import written
 
 from .account import Say, duration, quieten
-from .config import PipelineConfig, is_uri
+from .config import PipelineConfig, PipelineKind, RetrainPipelineConfig, is_uri
 from .examples import check_examples
 from .module_files import check_functions, importable, staged, without_wheels
 
@@ -40,9 +41,16 @@ class RunResult:
 
     @property
     def structures(self) -> tuple[Path, ...]:
-        """The artifact directories of the structures, one per cycle: structure.json and report.html are inside."""
-        found = [step for step in self.steps if step.node_id.startswith("MorphTrainer")]
-        return tuple(Path(step.outputs["structure"][0].uri) for step in found)
+        """The artifact directories of the structures that were found or retrained, each with its structure.json."""
+        from morph_tfx.components import MorphStructure
+
+        found = [artifact for step in self.steps for artifacts in step.outputs.values() for artifact in artifacts]
+        return tuple(Path(artifact.uri) for artifact in found if artifact.type_name == MorphStructure.TYPE_NAME)
+
+    @property
+    def compared(self) -> bool:
+        """Whether the run compared several budgets."""
+        return any(step.node_id == "Frontier" for step in self.steps)
 
     @property
     def frontier(self) -> Path:
@@ -73,13 +81,16 @@ class RunResult:
         return all(step.state != "ran" for step in self.steps)
 
 
-def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False) -> RunResult:
-    """Runs the pipeline of a configuration on this machine, with what is already done taken from the cache.
+def run_pipeline(
+    config: PipelineConfig, say: Say = print, verbose: bool = False, pipeline: PipelineKind = "morph"
+) -> RunResult:
+    """Runs a pipeline of a configuration on this machine, with what is already done taken from the cache.
 
     Args:
         config: what `load_config` returned.
         say: receives each line of the account.
         verbose: lets TFX, Beam and TensorFlow log.
+        pipeline: "morph" searches for a structure; "retrain" trains the latest pushed one anew, on the newest data.
 
     Raises:
         MorphError: something in the configuration, the data, the module file or the model stands in the way.
@@ -90,7 +101,7 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
             raise MorphError(f"{key}: {path} is remote. A run on this machine expects a path on its own disk.")
     check_functions(config)
     check_examples(config.data, config.label)
-    config = staged(config)
+    config = _with_staged_structure(staged(config))
     for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
         Path(directory).mkdir(parents=True, exist_ok=True)
     if not verbose:
@@ -98,7 +109,10 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
     say("Loading TensorFlow and TFX ...")
     start = time.monotonic()
     try:
+        from .findings import findings
         from .morph_pipeline import morph_pipeline
+        from .pushed import check_pushed
+        from .retrain_pipeline import retrain_pipeline
         from .step_runner import StepRunner
     except ModuleNotFoundError as error:
         raise MorphError(
@@ -108,12 +122,14 @@ def run_pipeline(config: PipelineConfig, say: Say = print, verbose: bool = False
     say(f"... took {duration(time.monotonic() - start)}")
     if not verbose:
         quieten()  # once more: importing TFX raises the level of some loggers again
+    if pipeline == "retrain" and config.retrain_pipeline.structure is None:
+        check_pushed(config)
     start = time.monotonic()
     with without_wheels():
-        pipeline = morph_pipeline(config)
-    runner = StepRunner(say, _about(config))
+        nodes = retrain_pipeline(config) if pipeline == "retrain" else morph_pipeline(config)
+    runner = StepRunner(say, _about(config), lambda step: findings(step.node_id, step.outputs, config.data))
     with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
-        runner.run(pipeline)
+        runner.run(nodes)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
     cached = [step for step in result.steps if step.state == "cached"]
     took = duration(result.seconds)
@@ -140,6 +156,23 @@ def _about(config: PipelineConfig) -> dict[str, str]:
         words |= {f"{step}-{arm.name}": arm.label for step in ("UniformWidths", "Retrainer", "Evaluator")}
         words |= {f"MorphTrainer-{arm.name}-{cycle}": _cycle(config.at(arm.target), cycle) for cycle in cycles}
     return words
+
+
+def _with_staged_structure(config: PipelineConfig) -> PipelineConfig:
+    """The configuration with its structure, if it names one, replaced by a copy that is named by its content.
+
+    TFX knows an imported artifact by its place: of a file that was changed it would take the cached results.
+    """
+    structure = config.retrain_pipeline.structure
+    if structure is None:
+        return config
+    path = Path(structure) / "structure.json" if Path(structure).is_dir() else Path(structure)
+    text = Structure.load(path).to_json()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    copy = Path(config.pipeline_root) / "_structures" / digest / "structure.json"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    Structure.from_json(text).save(copy)
+    return config.model_copy(update={"retrain_pipeline": RetrainPipelineConfig(structure=str(copy))})
 
 
 def _cycle(config: PipelineConfig, cycle: int) -> str:

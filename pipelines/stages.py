@@ -102,7 +102,10 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
 
 
 def evaluate_and_push(
-    config: PipelineConfig, examples: types.BaseChannel, model: types.BaseChannel, baseline: str | None
+    config: PipelineConfig,
+    examples: types.BaseChannel,
+    model: types.BaseChannel,
+    baseline: str | types.BaseChannel | None,
 ) -> list[Any]:
     """Evaluates a model against the bound and the baseline, and pushes it when it passed.
 
@@ -110,13 +113,16 @@ def evaluate_and_push(
         config: of the pipeline.
         examples: channel of raw examples with the split `eval`.
         model: channel of the model.
-        baseline: `LATEST_BLESSED`, the URI of a model, or None to compare with nothing.
+        baseline: `LATEST_BLESSED`, the URI of a model, a channel of one, or None to compare with nothing.
     """
     nodes: list[Any] = []
     baseline_model: dict[str, Any] = {}
-    if baseline == LATEST_BLESSED:
+    if isinstance(baseline, types.BaseChannel):
+        baseline_model = {"baseline_model": baseline}
+    elif baseline == LATEST_BLESSED:
         resolver = tfx.dsl.Resolver(
             strategy_class=LatestOtherBlessedModel,
+            config={"pipelines": list(config.pipeline_names)},
             model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
             model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
             candidate=model,
@@ -197,11 +203,12 @@ def eval_config(evaluate: EvaluateConfig, label: str, *, compare: bool) -> tfma.
 
 def _example_gen(data: DataConfig) -> Any:
     kind = tfx.components.ImportExampleGen if data.format == "tfrecord" else tfx.components.CsvExampleGen
-    if data.splits is not None:
-        splits = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in sorted(data.splits.items())]
-        return kind(input_base=data.path, input_config=tfx.proto.Input(splits=splits))
+    splits = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in sorted(data.patterns.items())]
+    arguments = {"input_base": data.path, "input_config": tfx.proto.Input(splits=splits)}
+    if data.eval_fraction is None:
+        return kind(**arguments)
     # Hash buckets, in thousandths.
-    eval_buckets = min(999, max(1, round(1000 * (data.eval_fraction or 0))))
+    eval_buckets = min(999, max(1, round(1000 * data.eval_fraction)))
     split = tfx.proto.SplitConfig.Split
     output = tfx.proto.Output(
         split_config=tfx.proto.SplitConfig(
@@ -211,4 +218,4 @@ def _example_gen(data: DataConfig) -> Any:
             ]
         )
     )
-    return kind(input_base=data.path, output_config=output)
+    return kind(**arguments, output_config=output)

@@ -41,13 +41,15 @@ class StepRunner(local_dag_runner.LocalDagRunner):
     Args:
         say: receives each line of the account.
         about: a few words on some of the nodes, by node id.
+        findings: what there is to say about a finished step, one line each.
     """
 
-    def __init__(self, say: Callable[[str], None], about: Mapping[str, str]):
+    def __init__(self, say: Callable[[str], None], about: Mapping[str, str], findings: Callable[[Step], Sequence[str]]):
         super().__init__()
         self.steps: list[Step] = []
         self._say = say
         self._about = about
+        self._findings = findings
 
     def run_with_ir(self, pipeline: Any, run_options: Any = None, **kwargs: Any) -> None:
         """Runs the compiled pipeline; `steps` then holds what became of each node. A partial run has no account."""
@@ -77,7 +79,9 @@ class StepRunner(local_dag_runner.LocalDagRunner):
             ).launch()
             step = self._account(node, executed, connection, time.monotonic() - start)
             self.steps.append(step)
-            self._say(" " * len(f"[{number}/{len(nodes)}] ") + _summary(step))
+            indent = " " * len(f"[{number}/{len(nodes)}] ")
+            for line in [*_summary(step), *self._findings(step)]:
+                self._say(indent + line)
 
     def _account(self, node: Any, executed: Any, connection: Any, seconds: float) -> Step:
         node_id = node.node_info.id
@@ -100,10 +104,9 @@ class StepRunner(local_dag_runner.LocalDagRunner):
         return Step(node_id, "cached" if cached else "ran", seconds, outputs)
 
 
-def _summary(step: Step) -> str:
+def _summary(step: Step) -> list[str]:
     if step.state == "cached":
-        return "from the cache: its inputs have not changed"
-    if step.state == "looked up":
-        found = bool(step.outputs.get("model"))
-        return f"{'an' if found else 'no'} earlier blessed model to compare with"
-    return f"done in {duration(step.seconds)}"
+        return ["from the cache: its inputs have not changed"]
+    if step.state == "looked up":  # takes no time; what it found is the finding
+        return []
+    return [f"done in {duration(step.seconds)}"]

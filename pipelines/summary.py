@@ -30,7 +30,7 @@ def show_summary(
         console: where to print; by default the standard output.
     """
     console = console or Console()
-    if config.budgets is not None:
+    if result.compared:
         _show_frontier(result, console)
         return
     structure = morph.Structure.load(result.structures[-1] / "structure.json")
@@ -60,8 +60,9 @@ def show_summary(
         pushed = "nothing: " + "; ".join(objections(result.evaluation))
     else:
         pushed = result.pushed_model
+    report = result.structures[-1] / "report.html"
     for name, text in (
-        ("report", result.structures[-1] / "report.html"),
+        *([("report", report)] if report.exists() else []),  # an imported structure has none
         ("structure", result.structures[-1] / "structure.json"),
         ("evaluation", f"{values} on {count:,.0f} examples; more in {result.evaluation}"),
         ("curves", f"tensorboard --logdir {config.pipeline_root}"),

@@ -95,6 +95,18 @@ def test_the_file_with_the_preprocessing_is_the_module_file_unless_named():
     assert config_of("transform_module_file: prep.py").preprocessing_file == "/base/prep.py"
 
 
+def test_patterns_of_spans_are_kept_as_they_are_and_a_structure_is_looked_for_beside_the_file():
+    config = config_of(
+        'data: {format: csv, path: d, eval_fraction: 0.2, pattern: "day-{YYYY}-{MM}-{DD}/*"}',
+        "retrain_pipeline: {structure: best/structure.json}",
+    )
+    assert config.data.patterns == {"all": "day-{YYYY}-{MM}-{DD}/*"}
+    assert config.data.has_spans
+    assert not config_of().data.has_spans
+    assert config.retrain_pipeline.structure == "/base/best/structure.json"
+    assert config.pipeline_names == ("digits", "digits-retrain")
+
+
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
@@ -109,6 +121,16 @@ def test_the_file_with_the_preprocessing_is_the_module_file_unless_named():
         (("data: {format: parquet, path: d, eval_fraction: 0.2}",), ["data.format: expected 'tfrecord' or 'csv'"]),
         (("data: {format: csv, path: data}",), ["data: exactly one of 'splits'", "got neither"]),
         (("data: {format: csv, path: d, splits: {train: a}}",), ["data: 'splits' names 'train'", "'train' and 'eval'"]),
+        (
+            ('data: {format: csv, path: d, splits: {train: "t-{SPN}", eval: "e-{SPN}"}}',),
+            ["data: the pattern of 'train', t-{SPN}, has an unknown placeholder {SPN}"],
+        ),
+        (
+            ('data: {format: csv, path: d, splits: {train: "t-{SPAN}", eval: "e-{YYYY}{MM}{DD}"}}',),
+            ["data: the splits have different placeholders (train: {SPAN}; eval: {YYYY}, {MM}, {DD})"],
+        ),
+        (("data: {format: csv, path: d, splits: {train: t, eval: e}, pattern: x}",), ["'pattern' goes with 'eval_fr"]),
+        (("retrain_pipeline: {structur: x}",), ["retrain_pipeline.structur: unknown key; did you mean 'structure'?"]),
         (("data: {format: csv, path: d, eval_fraction: 1.5}",), ["data.eval_fraction: expected less than 1, got 1.5"]),
         (("target: 1.5",), ["target: expected less than or equal to 1, got 1.5", "fraction of the seed's cost"]),
         (("target: 0",), ["target: expected greater than 0, got 0"]),

@@ -1,0 +1,73 @@
+"""ML metadata in memory, filled through TFX's own publishing calls."""
+
+import ml_metadata as mlmd
+import pytest
+from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration import metadata
+from tfx.orchestration.portable import execution_publish_utils as publish
+from tfx.orchestration.portable.mlmd import context_lib
+from tfx.types import Artifact
+
+
+class Record:
+    """What ran, as TFX's launcher records it in the store of a metadata handle."""
+
+    def __init__(self, handle: metadata.Metadata):
+        self._handle = handle
+
+    @property
+    def store(self) -> mlmd.MetadataStore:
+        return self._handle.store
+
+    def step(self, pipeline: str, step: str, inputs: dict[str, Artifact], **outputs: Artifact) -> None:
+        """A step that received `inputs` and made `outputs`, which get their ids."""
+        contexts, execution = self._started(pipeline, step, inputs)
+        made, _ = publish.publish_succeeded_execution(
+            self._handle, execution.id, contexts, {name: [artifact] for name, artifact in outputs.items()}
+        )
+        assert made is not None
+        for name, artifact in outputs.items():  # what was recorded is a copy
+            artifact.set_mlmd_artifact(made[name][0].mlmd_artifact)
+
+    def cached(self, pipeline: str, step: str, inputs: dict[str, Artifact], **outputs: Artifact) -> None:
+        """A step that took `outputs` from the cache."""
+        contexts, execution = self._started(pipeline, step, inputs)
+        publish.publish_cached_executions(
+            self._handle, contexts, [execution], [{name: [artifact] for name, artifact in outputs.items()}]
+        )
+
+    def looked_up(self, pipeline: str, **outputs: Artifact) -> None:
+        """A Resolver that found `outputs`."""
+        contexts, execution = self._started(pipeline, "Resolver", {})
+        found = {name: [artifact] for name, artifact in outputs.items()}
+        publish.publish_internal_execution(self._handle, contexts, execution.id, found)
+
+    def _started(self, pipeline, step, inputs):
+        contexts = [context_lib.register_context_if_not_exists(self._handle, "pipeline", pipeline)]
+        execution = publish.register_execution(
+            self._handle,
+            metadata_store_pb2.ExecutionType(name=step),
+            contexts,
+            {name: [artifact] for name, artifact in inputs.items()},
+        )
+        return contexts, execution
+
+
+@pytest.fixture
+def record():
+    config = metadata_store_pb2.ConnectionConfig()
+    config.fake_database.SetInParent()
+    with metadata.Metadata(config) as handle:
+        yield Record(handle)
+
+
+def made(kind: type[Artifact], **properties: int | str) -> Artifact:
+    """An artifact with custom properties, at a place that is named by its kind."""
+    artifact = kind()
+    artifact.uri = f"/{kind.__name__}/{id(artifact)}"
+    for name, value in properties.items():
+        if isinstance(value, int):
+            artifact.set_int_custom_property(name, value)
+        else:
+            artifact.set_string_custom_property(name, value)
+    return artifact
