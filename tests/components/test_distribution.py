@@ -77,27 +77,23 @@ def test_search_and_retraining_on_two_devices_of_a_machine(transformed, held_out
     assert accuracy(json.loads(output.splitlines()[-1])[1]["model"], held_out) > 0.85
 
 
-def test_retraining_in_two_processes_writes_one_result(transformed, held_out, tmp_path):
+def test_search_and_retraining_in_two_processes_write_one_result(transformed, held_out, tmp_path):
     structure = narrowed(DIGITS, tmp_path, **{"conv2d-1": 8, "conv2d-2": 12}).uri
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    spread = {"distribution": {"strategy": "multi_worker_mirrored"}}
     processes = []
     for index in range(2):
-        run = request(
-            "Retrainer",
-            transformed,
-            tmp_path / f"worker{index}",
-            structure,
-            epochs=3,
-            distribution={"strategy": "multi_worker_mirrored"},
-        )
+        search = request("MorphTrainer", transformed, tmp_path / f"search{index}", epochs=2, **spread)
+        retrain = request("Retrainer", transformed, tmp_path / f"retrain{index}", structure, epochs=3, **spread)
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        processes.append(start({"runs": [run]}, TF_CONFIG=json.dumps(task)))
+        processes.append(start({"runs": [search, retrain]}, TF_CONFIG=json.dumps(task)))
     outputs = [finish(process) for process in processes]
-    assert all("multi_worker_mirrored, 2 replicas share each batch" in output for output in outputs)
-    chief, other = (json.loads(output.splitlines()[-1])[0] for output in outputs)
-    assert accuracy(chief["model"], held_out) > 0.85
-    assert list(pathlib.Path(other["model"]).iterdir()) == []
-    assert list(pathlib.Path(other["model_run"]).iterdir()) == []
+    assert [output.count("multi_worker_mirrored, 2 replicas share each batch") for output in outputs] == [2, 2]
+    (searched, retrained), others = (json.loads(output.splitlines()[-1]) for output in outputs)
+    costs = morph.Structure.load(f"{searched['structure']}/structure.json").costs["flops"]
+    assert costs["structure"] <= 0.5 * costs["seed"]
+    assert accuracy(retrained["model"], held_out) > 0.85
+    assert [list(pathlib.Path(uri).iterdir()) for other in others for uri in other.values()] == [[]] * 4
 
 
 def free_port() -> int:
