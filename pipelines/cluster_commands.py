@@ -108,7 +108,7 @@ def _connect(config: PipelineConfig | None, given: dict[str, Any]) -> KubeflowAp
         raise MorphError(
             "endpoint: the address of the Kubeflow Pipelines API is expected: --endpoint URL, KFP_ENDPOINT or "
             "kubeflow_api.endpoint in the configuration. For example https://kubeflow.example.com/pipeline, or "
-            "http://localhost:8888 after 'kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888'."
+            "http://localhost:8080 after 'kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80'."
         )
     files = {name: given[name] for name in ("token_file", "cookie_file")}
     if section is not None and not any(files.values()):

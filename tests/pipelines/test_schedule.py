@@ -5,6 +5,7 @@ last command that succeeded asked for.
 """
 
 import itertools
+import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -359,6 +360,7 @@ def test_an_endpoint_is_an_address_without_secrets(endpoint):
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the test's certificate is made with openssl")
 def test_the_server_s_certificate_is_checked(tmp_path, job):
     key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
