@@ -29,9 +29,8 @@ class ProgressCallback(keras.callbacks.Callback):
         epochs: of the run.
         steps_per_epoch: training steps of each.
         cycle: such as "1/2"; empty when there is one only.
-        cost: name of the cost that the logs' `cost` and `target` count, such as "flops".
-        scale: what one unit of the logs' `cost` and `target` is as a fraction of the original seed's cost; below 1 when
-            the searched network is itself smaller than the seed.
+        scales: for each cost that is searched by, what one unit in the logs is as a fraction of the original seed's
+            cost; below 1 when the searched network is itself smaller than the seed.
         stream: where to write; standard output by default.
     """
 
@@ -41,14 +40,12 @@ class ProgressCallback(keras.callbacks.Callback):
         epochs: int,
         steps_per_epoch: int,
         cycle: str = "",
-        cost: str = "",
-        scale: float = 1.0,
+        scales: Mapping[str, float] | None = None,
         stream: TextIO | None = None,
     ):
         super().__init__()
         self._title = f"cycle {cycle}, {task}" if cycle else task
-        self._cost = cost
-        self._scale = scale
+        self._scales = dict(scales or {})
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._steps = epochs * steps_per_epoch
@@ -114,13 +111,17 @@ class ProgressCallback(keras.callbacks.Callback):
     def _values(self, logs: Mapping[str, Any] | None, now: float) -> str:
         logs = logs or {}
         parts = [self._time_left(now)]
-        if "cost" in logs:
-            now_at, goal = self._scale * float(logs["cost"]), logs.get("target")
-            scheduled = (
-                "" if goal is None or float(goal) != float(goal) else f" (target {self._scale * float(goal):.1%} now)"
-            )
-            parts.append(f"{self._cost} {now_at:.1%} of the seed{scheduled}")
-        parts.append(_metrics({name: value for name, value in logs.items() if name not in ("cost", "target", "alive")}))
+        several = {name: logs[f"cost_{name}"] for name in self._scales if f"cost_{name}" in logs}
+        if several:
+            shares = ", ".join(f"{name} {self._scales[name] * float(cost):.1%}" for name, cost in several.items())
+            parts.append(f"{shares} of the seed")
+        elif "cost" in logs:
+            name, scale = next(iter(self._scales.items()), ("cost", 1.0))
+            goal = logs.get("target")
+            scheduled = "" if goal is None or float(goal) != float(goal) else f" (target {scale * float(goal):.1%} now)"
+            parts.append(f"{name} {scale * float(logs['cost']):.1%} of the seed{scheduled}")
+        told = {"cost", "target", "alive", *(f"cost_{name}" for name in several)}
+        parts.append(_metrics({name: value for name, value in logs.items() if name not in told}))
         if "alive" in logs:
             parts.append(f"{int(logs['alive'])} channels")
         return "  ".join(part for part in parts if part)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,34 +159,39 @@ def budget_of(
         MorphError: an amount is not a positive number, or a cost is unknown or named twice.
     """
     name, amounts = ("target", target) if budget is None else ("budget", budget)
-    limits: dict[str, Limit] = {}
+    limits: list[Limit] = []
     given: dict[str, float] = {}
-    for label, counted, amount in _named(name, amounts, cost, caller):
-        where = f"{name}[{label!r}]" if isinstance(amounts, Mapping) else name
-        _check_amount(where, amount, caller)
-        if counted.name in limits:
-            raise MorphError(f"{caller}{name} has two limits for the cost '{counted.name}'. Keep one.")
+    for counted, amount in amounts_by_cost(name, amounts, cost, caller):
         seed = graph.cost(counted)
         if not seed > 0:
-            raise MorphError(f"{caller}{where}: model '{graph.name}' costs {seed:g} {counted.unit}: nothing to limit.")
-        limits[counted.name] = Limit(counted, float(amount) * seed if name == "target" else float(amount), seed)
-        given[counted.name] = float(amount)
+            raise MorphError(f"{caller}model '{graph.name}' costs {seed:g} {counted.unit}: nothing to limit.")
+        limits.append(Limit(counted, amount * seed if name == "target" else amount, seed))
+        given[counted.name] = amount
     if len(given) > 1:
         goal = {name: given}
     else:
         ((only, amount),) = given.items()
         goal = {"cost": only, name: amount}
-    return Budget(graph, tuple(limits.values()), goal)
+    return Budget(graph, tuple(limits), goal)
 
 
-def _named(name: str, amounts: Any, cost: str | Callable | Cost, caller: str) -> Sequence[tuple[str, Cost, Any]]:
-    """(label, cost, amount) for every amount."""
+def amounts_by_cost(name: str, amounts: Any, cost: str | Callable | Cost, caller: str = "") -> list[tuple[Cost, float]]:
+    """What a user says of `target` or `budget`, checked as far as it can be without a network: cost and amount of each.
+
+    Arguments are those of `budget_of`; `name` is that of the argument, for messages.
+    """
     counted = cost_of(cost)
     if not isinstance(amounts, Mapping):
-        return [(counted.name, counted, amounts)]
+        return [(counted, _checked_amount(name, amounts, caller))]
     if not amounts:
         raise MorphError(f'{caller}{name} names no cost; expected amounts by name, such as {name}={{"flops": 0.5}}.')
-    return [(str(label), _cost_named(name, str(label), counted, caller), amount) for label, amount in amounts.items()]
+    found: dict[str, tuple[Cost, float]] = {}
+    for label, amount in amounts.items():
+        named = _cost_named(name, str(label), counted, caller)
+        if named.name in found:
+            raise MorphError(f"{caller}{name} has two limits for the cost '{named.name}'. Keep one.")
+        found[named.name] = named, _checked_amount(f"{name}[{label!r}]", amount, caller)
+    return list(found.values())
 
 
 def _cost_named(name: str, label: str, counted: Cost, caller: str) -> Cost:
@@ -202,7 +207,7 @@ def _cost_named(name: str, label: str, counted: Cost, caller: str) -> Cost:
     return cost_of(label)
 
 
-def _check_amount(where: str, amount: Any, caller: str) -> None:
+def _checked_amount(where: str, amount: Any, caller: str) -> float:
     if (
         isinstance(amount, bool)
         or not isinstance(amount, (int, float, np.integer, np.floating))
@@ -210,3 +215,4 @@ def _check_amount(where: str, amount: Any, caller: str) -> None:
         or amount <= 0
     ):
         raise MorphError(f"{caller}{where} is {amount!r}; expected a positive number.")
+    return float(amount)

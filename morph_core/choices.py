@@ -100,13 +100,12 @@ def _by_group(graph: ChannelGraph, name: str, counts: Any, caller: str) -> dict[
     """The number for each group that the user named; all that can be pruned when it is one number."""
     if counts is None:
         return {}
+    check_counts(name, counts, caller)
     prunable = {index: group for index, group in enumerate(graph.groups) if group.prunable}
     if not isinstance(counts, Mapping):
-        _check_count(name, counts, caller)
         return dict.fromkeys(prunable, int(counts))
     found: dict[int, int] = {}
     for label, count in counts.items():
-        _check_count(f"{name}[{label!r}]", count, caller)
         named = [index for index, group in enumerate(graph.groups) if label in (group.name, *group.producers)]
         free = [index for index in named if index in prunable]
         if not free:
@@ -124,9 +123,12 @@ def _by_group(graph: ChannelGraph, name: str, counts: Any, caller: str) -> dict[
     return found
 
 
-def _check_count(where: str, count: Any, caller: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-        raise MorphError(f"{caller}{where} is {count!r}; expected a whole number of channels, at least 1.")
+def check_counts(name: str, counts: Any, caller: str = "") -> None:
+    """Raise a MorphError unless these are numbers of channels, as far as it can be told without a network."""
+    named = {f"{name}[{label!r}]": count for label, count in counts.items()} if isinstance(counts, Mapping) else {}
+    for where, count in (named or {name: counts}).items():
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+            raise MorphError(f"{caller}{where} is {count!r}; expected a whole number of channels, at least 1.")
 
 
 def _channels_of_each(graph: ChannelGraph) -> list[set[int]]:

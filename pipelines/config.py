@@ -18,9 +18,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from morph_core import MorphError, cost_of
+from morph_core.budget import amounts_by_cost
 from morph_core.gates import check_gate
 
 from .beam import DIRECT, BeamConfig
@@ -328,6 +338,19 @@ class KubeflowApiConfig(_Section):
     attempts: int = Field(6, ge=1, le=20, description="how often a request is made, at most", examples=[6])
 
 
+def _one_or_by_name(value: Any) -> str:
+    return "by name" if isinstance(value, Mapping) else "one"
+
+
+_KIND = Discriminator(_one_or_by_name)  # so that what is wrong is told of the kind that was given
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Amount = Annotated[float, Field(gt=0)]
+_Count = Annotated[int, Field(ge=1, strict=True)]
+Shares = Annotated[Annotated[_Share, Tag("one")] | Annotated[dict[str, _Share], Tag("by name")], _KIND]
+Amounts = Annotated[Annotated[_Amount, Tag("one")] | Annotated[dict[str, _Amount], Tag("by name")], _KIND]
+Counts = Annotated[Annotated[_Count, Tag("one")] | Annotated[dict[str, _Count], Tag("by name")], _KIND]
+
+
 class PipelineConfig(_Section):
     """Two pipelines: data -> (shrink, expand) x cycles -> retrain -> evaluate -> push, and the part from retrain on."""
 
@@ -345,14 +368,27 @@ class PipelineConfig(_Section):
     hparams: dict[str, Any] = Field(default_factory=dict, description="passed to build_model unchanged")
 
     cost: str = Field("flops", description="what is counted", examples=["flops"])
-    target: float | None = Field(
-        None, gt=0, le=1, description="fraction of the seed's cost that each search shrinks to", examples=[0.5]
+    target: Shares | None = Field(
+        None,
+        description="fraction of the seed's cost that each search shrinks to, or fractions by cost",
+        examples=["0.5, or {flops: 0.5, params: 0.6}"],
     )
-    budget: float | None = Field(
-        None, gt=0, description="cost that each search shrinks to, absolute, in the unit of 'cost'", examples=["2.0e6"]
+    budget: Amounts | None = Field(
+        None,
+        description="cost that each search shrinks to, absolute, in the unit of 'cost', or amounts by cost",
+        examples=["2.0e6, or {flops: 2.0e6, params: 1.0e4}"],
     )
     strength: float | None = Field(
-        None, gt=0, description="fixed strength of the regulariser, as in the paper", examples=["1.0e-3"]
+        None,
+        gt=0,
+        description="strength of the regulariser: fixed, as in the paper, or with target or budget where it starts",
+        examples=["1.0e-3"],
+    )
+    multiple_of: Counts | None = Field(
+        None, description="widths are multiples of so many channels, or numbers by layer", examples=[8]
+    )
+    min_channels: Counts | None = Field(
+        None, description="channels that a layer keeps unless its branch goes, or numbers by layer", examples=[4]
     )
     budgets: tuple[float, ...] | None = Field(
         None,
@@ -389,6 +425,13 @@ class PipelineConfig(_Section):
             cost_of(self.cost)
         except MorphError as error:
             raise ValueError(f"cost: {error}") from error
+        for name in ("target", "budget"):
+            amounts = getattr(self, name)
+            try:
+                if amounts is not None:
+                    amounts_by_cost(name, amounts, self.cost)
+            except MorphError as error:
+                raise ValueError(f"{name}: {str(error).rstrip('.')}") from error
         try:
             check_gate(self.gate)
         except MorphError as error:
@@ -397,10 +440,11 @@ class PipelineConfig(_Section):
 
     @model_validator(mode="after")
     def _one_goal(self) -> PipelineConfig:
-        given = [key for key in ("target", "budget", "strength", "budgets") if getattr(self, key) is not None]
-        if len(given) != 1:
+        given = [key for key in ("target", "budget", "budgets", "strength") if getattr(self, key) is not None]
+        limits = [key for key in given if key != "strength"]
+        if not given or len(limits) > 1:
             raise ValueError(
-                "exactly one of 'target', 'budget', 'strength' and 'budgets' is expected, got "
+                "exactly one of 'target', 'budget', 'budgets' and (fixed) 'strength' is expected, got "
                 + (" and ".join(given) or "none")
                 + ". For example: target: 0.5"
             )
@@ -451,12 +495,11 @@ class PipelineConfig(_Section):
             if not fraction > 0:
                 raise ValueError(f"expand_to: a fraction above 0 of the seed's cost is expected, got {fraction}")
             # The last cycle may "widen" to the target itself: a search may end a little below it.
-            too_small = self.target is not None and (
-                fraction < self.target or (fraction == self.target and cycle < self.cycles)
-            )
+            target = max(self.target.values()) if isinstance(self.target, dict) else self.target
+            too_small = target is not None and (fraction < target or (fraction == target and cycle < self.cycles))
             if too_small:
                 raise ValueError(
-                    f"expand_to: {fraction} is not above target ({self.target}), so cycle {cycle} of {self.cycles} has "
+                    f"expand_to: {fraction} is not above target ({target}), so cycle {cycle} of {self.cycles} has "
                     "nothing to widen. Raise expand_to or lower target"
                 )
         return self

@@ -178,9 +178,11 @@ def _with_staged_structure(config: PipelineConfig) -> PipelineConfig:
 def _cycle(config: PipelineConfig, cycle: int) -> str:
     expand_to = config.expansions[cycle - 1]
     if config.target is not None:
-        shrink = f"shrink to {config.target:.0%} of the seed's {config.cost}"
+        targets = config.target if isinstance(config.target, dict) else {config.cost: config.target}
+        shrink = "shrink to " + " and ".join(f"{share:.0%} of the seed's {cost}" for cost, share in targets.items())
     elif config.budget is not None:
-        shrink = f"shrink to {written(config.budget)} {config.cost}"
+        budgets = config.budget if isinstance(config.budget, dict) else {config.cost: config.budget}
+        shrink = "shrink to " + " and ".join(f"{written(amount)} {cost}" for cost, amount in budgets.items())
     else:
         shrink = f"shrink {config.cost} with strength {config.strength:g}"
     return f"cycle {cycle} of {config.cycles}: {shrink}" + (f", expand to {expand_to:.0%}" if expand_to else "")

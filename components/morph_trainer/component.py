@@ -5,6 +5,7 @@ that earn it. The weights are thrown away; Retrainer trains the structure from s
 MorphTrainer whose `structure` is the output of another continues from there.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tfx import types
@@ -28,10 +29,14 @@ class MorphTrainerSpec(ComponentSpec):
         **training_spec.PARAMETERS,
         "cost": ExecutionParameter(type=str),
         "target": ExecutionParameter(type=float, optional=True),
+        "target_by_cost": ExecutionParameter(type=str, optional=True),
         "budget": ExecutionParameter(type=float, optional=True),
+        "budget_by_cost": ExecutionParameter(type=str, optional=True),
         "strength": ExecutionParameter(type=float, optional=True),
         "gate": ExecutionParameter(type=str),
         "expand_to": ExecutionParameter(type=float, optional=True),
+        "multiple_of": ExecutionParameter(type=str, optional=True),
+        "min_channels": ExecutionParameter(type=str, optional=True),
     }
     # Inputs and outputs share one name space, so the structure to start from cannot be called "structure" too.
     INPUTS: ClassVar = {**training_spec.INPUTS, "seed_structure": ChannelParameter(type=MorphStructure, optional=True)}
@@ -75,11 +80,13 @@ class MorphTrainer(base_component.BaseComponent):
         structure: types.BaseChannel | None = None,
         hyperparameters: types.BaseChannel | None = None,
         cost: str | RuntimeParameter = "flops",
-        target: float | RuntimeParameter | None = None,
-        budget: float | RuntimeParameter | None = None,
+        target: float | Mapping[str, float] | RuntimeParameter | None = None,
+        budget: float | Mapping[str, float] | RuntimeParameter | None = None,
         strength: float | RuntimeParameter | None = None,
         gate: str | RuntimeParameter = "auto",
         expand_to: float | RuntimeParameter | None = None,
+        multiple_of: int | Mapping[str, int] | RuntimeParameter | None = None,
+        min_channels: int | Mapping[str, int] | RuntimeParameter | None = None,
         train_args: trainer_pb2.TrainArgs | RuntimeParameter | None = None,
         eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
         custom_config: dict[str, Any] | RuntimeParameter | None = None,
@@ -99,14 +106,20 @@ class MorphTrainer(base_component.BaseComponent):
                 custom_config["hparams"].
             cost: what to bring down: `"flops"` (a multiply-add counts as 2), `"params"`, `"activation_memory"`, or
                 `"latency:v100"`, where the device is one of `morph_core.DEVICES` or the path of a calibration file.
-            target: fraction of the original seed's cost that may remain, in (0, 1]. Exactly one of target, budget and
-                strength.
-            budget: the same as an absolute number.
-            strength: the paper's fixed regularisation factor, for a search without a target.
+            target: fraction of the original seed's cost that may remain, in (0, 1], or several by name of cost, such as
+                `{"flops": 0.5, "params": 0.6}`, all of which are kept. At most one of target and budget.
+            budget: the same as absolute numbers. `{"latency_ms": 3.0}` is about the device in
+                `cost="latency:DEVICE"`.
+            strength: the paper's fixed regularisation factor, for a search without a target; beside one, where the
+                price starts.
             gate: how channels are closed: `"gamma"` (L1 on BatchNormalization's scales) or, also for layers without
                 BatchNormalization, `"logistic_sigmoid"` (FiGS), `"group_lasso"` or `"fisher"`; `"auto"` chooses, and
                 the report says why.
-            expand_to: widen the result by one factor until it costs this fraction of the original seed's cost.
+            expand_to: widen the result by one factor until it costs this fraction of the original seed's cost; with
+                several costs, until the first of them does.
+            multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names.
+            min_channels: channels that each layer keeps, unless its branch goes whole; a number or numbers by layer. A
+                `RuntimeParameter` of this and of multiple_of holds JSON, as does one of target or budget that is text.
             train_args: `splits` (default: train) and `num_steps`, the total number of steps of the search.
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
             custom_config: `epochs` and `batch_size` of the search, `hparams` for `build_model`, `cycle` to show,
@@ -115,7 +128,7 @@ class MorphTrainer(base_component.BaseComponent):
         Raises:
             MorphError: what can be seen to be wrong without data.
         """
-        goal = Goal(cost, target, budget, strength, gate, expand_to).check()
+        goal = Goal(cost, target, budget, strength, gate, expand_to, multiple_of, min_channels).check()
         shared = training_spec.arguments(
             component="MorphTrainer",
             examples=examples,

@@ -70,10 +70,11 @@ def _search(
 ) -> morph.Structure:
     """The structure that the search finds, relative to the user's own network whatever it starts from."""
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
-    seed_cost = graph.cost(goal.cost)
-    start_cost = graph.cost(goal.cost, first)
+    seed_costs = {cost: graph.cost(cost) for cost in goal.amounts}
+    start_costs = {cost: graph.cost(cost, first) for cost in goal.amounts}
     model = seed if first is None else morph.rebuild(seed, first, weights="fresh")
-    search = morph.StructureSearch(model, **goal.search_arguments(seed_cost, start_cost))
+    removed = first.removed["layers"] if first is not None else []
+    search = morph.StructureSearch(model, **goal.search_arguments(seed_costs, start_costs, removed))
     search.compile(**morph.compile_arguments(seed))
     inputs.check_fit(model)
     progress = ProgressCallback(
@@ -81,8 +82,7 @@ def _search(
         epochs=inputs.epochs,
         steps_per_epoch=inputs.steps_per_epoch,
         cycle=inputs.cycle,
-        cost=goal.cost,
-        scale=start_cost / seed_cost,
+        scales={cost: start_costs[cost] / seed_costs[cost] for cost in seed_costs},
     )
     for group, reason in search.fixed().items():
         print(f"kept whole: {group}: {reason}", flush=True)
@@ -92,10 +92,10 @@ def _search(
     if first is not None:
         structure = morph.chain(first, structure)
     if goal.expand_to is not None:
-        structure = morph.expand(structure, graph, cost=goal.cost, target=goal.expand_to)
-    # The user's own words, where the search of a later cycle was given them as a fraction of its smaller network.
-    asked = {name: getattr(goal, name) for name in ("target", "budget", "strength") if getattr(goal, name) is not None}
-    return dataclasses.replace(structure, goal={**structure.goal, **asked})
+        fractions = {cost: float(goal.expand_to) for cost in goal.amounts}
+        structure = morph.expand(structure, graph, target=fractions, multiple_of=goal.multiple_of or 1)
+    # The user's own words, where the search of a later cycle was given the budget of its smaller network.
+    return dataclasses.replace(structure, goal=goal.asked)
 
 
 def _prove(model: keras.Model, structure: morph.Structure, features: Any) -> None:
@@ -118,4 +118,6 @@ def _summary(structure: morph.Structure) -> str:
         before, after, unit = written(cost["seed"]), written(cost["structure"]), unit_of(name)
         fraction = cost["structure"] / cost["seed"]
         lines.append(f"{name}: {before} -> {after} ({fraction:.1%} of the seed{unit and f'; {unit}'})")
+    if "granularity" in structure.settings.get("budget", {}):
+        lines.append(structure.settings["budget"]["granularity"])
     return "\n".join(lines)

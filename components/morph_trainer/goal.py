@@ -1,20 +1,26 @@
-"""What a search is asked for: a cost, how far to bring it down, by which gate, and how far to widen again.
+"""What a search is asked for: costs, how far to bring them down, by which gate, on which widths, how far to widen.
 
 Checked twice, from one place: in the component's constructor, where most mistakes are, and in the executor, where
-runtime parameters have their values and the seed's cost is known.
+runtime parameters have their values and the seed's cost is known. An execution property is a number or a text, so what
+may be given by name travels as JSON.
 """
 
 import dataclasses
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tfx.orchestration.data_types import RuntimeParameter
 
 import morph_core as morph
+from morph_core.budget import amounts_by_cost
+from morph_core.choices import check_counts
 from morph_core.gates import check_gate
 
-NAMES = ("cost", "target", "budget", "strength", "gate", "expand_to")
+# Amounts by name have a property of their own beside the one for a number; numbers of channels are JSON always.
+_BY_NAME = {"target": "target_by_cost", "budget": "budget_by_cost"}
+_COUNTS = ("multiple_of", "min_channels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +29,13 @@ class Goal:
 
     Attributes:
         cost: name of a cost, as `morph_core.cost_of` takes it.
-        target: fraction of the original seed's cost, in (0, 1].
-        budget: the same as an absolute number, in the cost's unit.
-        strength: the paper's fixed factor instead.
+        target: fraction of the original seed's cost, in (0, 1], or fractions by name of cost.
+        budget: the same as absolute numbers, in the costs' units.
+        strength: the paper's fixed factor; beside a target or a budget, where the price starts.
         gate: name of a gate, as in `morph_core.GATES`, or "auto".
-        expand_to: fraction of the original seed's cost to widen the result to; None leaves it as found.
+        expand_to: fraction of the original seed's costs to widen the result to; None leaves it as found.
+        multiple_of: channels that widths are multiples of, or numbers by layer.
+        min_channels: channels that a layer keeps at least, or numbers by layer.
     """
 
     cost: Any = "flops"
@@ -36,22 +44,42 @@ class Goal:
     strength: Any = None
     gate: Any = "auto"
     expand_to: Any = None
+    multiple_of: Any = None
+    min_channels: Any = None
 
     @classmethod
     def from_properties(cls, exec_properties: Mapping[str, Any]) -> "Goal":
-        """Reads the goal from a component's execution properties; absent ones keep their default."""
-        return cls(**{name: exec_properties[name] for name in NAMES if exec_properties.get(name) is not None})
+        """Reads the goal from a component's execution properties; absent ones keep their default.
+
+        Raises:
+            MorphError: one that holds JSON does not.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        values = {name: exec_properties[name] for name in names if exec_properties.get(name) is not None}
+        for name, property_name in [*_BY_NAME.items(), *((name, name) for name in _COUNTS)]:
+            if exec_properties.get(property_name) is not None:
+                values[name] = _from_json(property_name, exec_properties[property_name])
+        return cls(**values)
 
     def properties(self) -> dict[str, Any]:
-        """The execution properties, with numbers as floats, which is the type that the specification declares."""
-        values = dataclasses.asdict(self)
-        return {name: float(value) if isinstance(value, int) else value for name, value in values.items()}
+        """The execution properties, each of the type that the specification declares."""
+        properties: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name in _BY_NAME and (isinstance(value, Mapping) or getattr(value, "ptype", None) is str):
+                properties[_BY_NAME[name]] = json.dumps(dict(value)) if isinstance(value, Mapping) else value
+            elif name in _COUNTS and _known(value):
+                properties[name] = json.dumps(dict(value) if isinstance(value, Mapping) else value)
+            else:
+                properties[name] = float(value) if isinstance(value, int) else value
+        return properties
 
     def check(self) -> "Goal":
         """Returns the goal itself.
 
         Raises:
-            MorphError: an unknown name, a number out of its range, or not exactly one of target, budget and strength.
+            MorphError: an unknown name, a number out of its range, both target and budget, or none of them and no
+                strength.
         """
         if _known(self.cost):
             morph.cost_of(str(self.cost))
@@ -60,52 +88,102 @@ class Goal:
         given = {
             name: getattr(self, name) for name in ("target", "budget", "strength") if getattr(self, name) is not None
         }
-        if len(given) != 1:
+        if not given or {"target", "budget"} <= set(given):
             received = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "none of them"
             raise morph.MorphError(
-                "A search needs exactly one of target (a fraction of the seed's cost), budget (an absolute number) and "
+                "A search needs one of target (fractions of the seed's cost) and budget (absolute numbers), or "
                 f"strength (the paper's fixed factor); received {received}. Most searches want target, such as "
                 "target=0.5."
             )
-        for name in ("target", "budget", "strength", "expand_to"):
+        for name in ("target", "budget"):
+            if isinstance(given.get(name), Mapping) and _known(self.cost):
+                amounts_by_cost(name, given[name], str(self.cost))
+            elif not isinstance(given.get(name), Mapping):
+                _check_number(name, given.get(name))
+        for name in ("strength", "expand_to"):
             _check_number(name, getattr(self, name))
-        if _known(self.target) and self.target > 1:
+        for name in _COUNTS:
+            if _known(getattr(self, name)):
+                check_counts(name, getattr(self, name))
+        largest = max(self.target.values()) if isinstance(self.target, Mapping) else self.target
+        if _known(largest) and largest > 1:
             raise morph.MorphError(
                 f"target={self.target!r} is outside (0, 1]: it is the fraction of the seed's {self.cost} that may "
                 "remain, such as 0.5. For an absolute number use budget, for widening afterwards expand_to."
             )
-        if _known(self.target) and _known(self.expand_to) and self.expand_to < self.target:
+        if _known(largest) and _known(self.expand_to) and self.expand_to < largest:
             raise morph.MorphError(
                 f"expand_to={self.expand_to!r} is below target={self.target!r}, but expanding only widens: the "
-                f"structure has about {self.target:.0%} of the seed's {self.cost} already. Raise expand_to, or "
-                "lower the target."
+                f"structure has about {largest:.0%} of the seed's {self.cost} already. Raise expand_to, or lower the "
+                "target."
             )
         return self
 
-    def search_arguments(self, seed_cost: float, start_cost: float) -> dict[str, Any]:
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What is asked of each cost, by its name: fractions or absolute; for a strength, the cost with a 1."""
+        if self.target is None and self.budget is None:
+            return {morph.cost_of(self.cost).name: 1.0}
+        name = "budget" if self.target is None else "target"
+        return {cost.name: amount for cost, amount in amounts_by_cost(name, getattr(self, name), self.cost)}
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The goal of a structure, in the user's own words, which are about the original seed."""
+        if self.target is None and self.budget is None:
+            return {"cost": morph.cost_of(self.cost).name, "strength": self.strength}
+        name, amounts = "budget" if self.target is None else "target", self.amounts
+        if len(amounts) > 1:
+            return {name: amounts}
+        ((cost, amount),) = amounts.items()
+        return {"cost": cost, name: amount}
+
+    def search_arguments(
+        self, seed: Mapping[str, float], start: Mapping[str, float], removed: Collection[str] = ()
+    ) -> dict[str, Any]:
         """The arguments of `morph_core.StructureSearch` on a network that may already be a smaller one than the seed.
 
         Args:
-            seed_cost: what the original seed costs; `target` is a fraction of it.
-            start_cost: what the searched network costs; its own search takes fractions of that.
+            seed: each cost of the original seed; `target` is fractions of them.
+            start: each cost of the searched network; where it is not the seed, its budget is absolute.
+            removed: layers that the searched network has no more, whose multiples and floors are left out.
 
         Raises:
             MorphError: the network is already within the target or budget.
         """
         chosen = {"cost": self.cost, "gate": self.gate}
-        if self.strength is not None:
-            return {**chosen, "strength": self.strength}
-        allowed = self.budget if self.target is None else self.target * seed_cost
-        if start_cost != seed_cost and allowed >= start_cost:
-            asked = f"budget={self.budget!r}" if self.target is None else f"target={self.target!r}"
-            raise morph.MorphError(
-                f"{asked} allows {allowed:.4g} {self.cost}, but the structure to start from needs only "
-                f"{start_cost:.4g} ({start_cost / seed_cost:.1%} of the seed's {seed_cost:.4g}), so there is "
-                "nothing to search. Lower it, or give the cycle before this one expand_to=1.0."
+        optional = {name: getattr(self, name) for name in ("strength", *_COUNTS)}
+        for name, value in optional.items():
+            if isinstance(value, Mapping):
+                value = {layer: count for layer, count in value.items() if layer not in removed}
+            if value is not None and value != {}:
+                chosen[name] = value
+        if self.target is None and self.budget is None:
+            return chosen
+        name = "budget" if self.target is None else "target"
+        if start == seed:
+            return {**chosen, name: getattr(self, name)}
+        allowed = {cost: amount * (seed[cost] if name == "target" else 1.0) for cost, amount in self.amounts.items()}
+        if all(allowed[cost] >= start[cost] for cost in allowed):
+            limits = " and ".join(f"{allowed[cost]:.4g} {cost}" for cost in allowed)
+            needs = " and ".join(
+                f"{start[cost]:.4g} ({start[cost] / seed[cost]:.1%} of the seed's {seed[cost]:.4g})" for cost in allowed
             )
-        if self.target is None:
-            return {**chosen, "budget": self.budget}
-        return {**chosen, "target": self.target if start_cost == seed_cost else allowed / start_cost}
+            raise morph.MorphError(
+                f"{name}={getattr(self, name)!r} allows {limits}, but the structure to start from needs only {needs}, "
+                "so there is nothing to search. Lower it, or give the cycle before this one expand_to=1.0."
+            )
+        return {**chosen, "budget": allowed}
+
+
+def _from_json(name: str, text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise morph.MorphError(
+            f"{name} is {text!r}, which is not JSON ({error}); expected a number or numbers by name, such as "
+            '{"flops": 0.5}.'
+        ) from error
 
 
 def _known(value: Any) -> bool:

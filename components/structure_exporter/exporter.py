@@ -109,13 +109,22 @@ class StructureExporter:
 
 
 def goal_properties(structure: morph.Structure) -> dict[str, str | float]:
-    """What was asked of the search, as flat names: `cost`, `target` (or `budget`, `strength`), `gate`, `expand_to`."""
-    goal = {name: value for name, value in structure.goal.items() if value is not None}
-    properties = {name: value if isinstance(value, str) else float(value) for name, value in goal.items()}
+    """What was asked of the search, as flat names: `cost`, `target` (or `budget`, `strength`), `gate`, `expand_to`.
+
+    With several costs they are `target_flops`, `target_params`, and so on.
+    """
+    properties: dict[str, str | float] = {}
+    for name, value in structure.goal.items():
+        if isinstance(value, dict):
+            properties |= {f"{name}_{cost}": float(amount) for cost, amount in value.items()}
+        elif value is not None:
+            properties[name] = value if isinstance(value, str) else float(value)
     if "gate" in structure.settings:
         properties["gate"] = str(structure.settings["gate"])
-    if structure.settings.get("expanded_to") is not None:
-        properties["expand_to"] = float(structure.settings["expanded_to"])
+    expanded_to = structure.settings.get("expanded_to")
+    if expanded_to is not None:
+        # The executor expands to the same fraction of every cost.
+        properties["expand_to"] = float(min(expanded_to.values()) if isinstance(expanded_to, dict) else expanded_to)
     return properties
 
 

@@ -12,6 +12,7 @@ from tfx.types import channel_utils, standard_artifacts
 
 import morph_core as morph
 from morph_tfx.components import MorphStructure, MorphTrainer, StructureExporter
+from morph_tfx.components.morph_trainer.goal import Goal
 from tests.components.conftest import USER_MODULES, inputs_of, make, narrowed, write_split
 
 DIGITS, RAW_DIGITS = str(USER_MODULES / "digits.py"), str(USER_MODULES / "raw_digits.py")
@@ -95,6 +96,39 @@ def test_a_second_cycle_starts_from_the_first_ones_structure_and_counts_in_the_o
     assert outputs["structure"].get_float_custom_property("expand_to") == pytest.approx(0.7)
 
 
+def test_several_targets_multiples_and_floors_reach_the_search_and_the_expansion(raw_search, run, capsys):
+    targets = {"flops": 0.6, "params": 0.4}
+    component = raw_search(
+        target=targets, multiple_of=4, min_channels={"hidden": 8}, expand_to=0.8, strength=1e3, gate="fisher"
+    )
+    assert json.loads(component.exec_properties["target_by_cost"]) == targets
+    assert component.exec_properties["multiple_of"] == "4"
+    outputs = run(component)
+    structure = StructureExporter(outputs["structure"]).read()
+    assert structure.goal == {"target": targets}
+    assert structure.widths["hidden"] % 4 == 0
+    assert structure.widths["hidden"] >= 8
+    assert all(structure.costs[cost]["structure"] <= 0.8 * structure.costs[cost]["seed"] for cost in targets)
+    assert structure.trajectory[-1]["cost_params"] <= 0.4
+    assert outputs["structure"].get_float_custom_property("target_params") == pytest.approx(0.4)
+    assert re.search(r"flops [\d.]+%, params [\d.]+% of the seed", capsys.readouterr().out)
+
+
+def test_a_goal_survives_its_execution_properties_and_later_cycles_count_in_the_original_seed():
+    goal = Goal("flops", {"flops": 0.5, "params": 0.6}, multiple_of={"a": 8, "gone": 4}, min_channels=2)
+    properties = {name: value for name, value in goal.properties().items() if value is not None}
+    assert all(isinstance(value, (str, float)) for value in properties.values())
+    assert Goal.from_properties(properties) == goal
+    seed = {"flops": 1000.0, "params": 100.0}
+    assert goal.search_arguments(seed, seed)["target"] == {"flops": 0.5, "params": 0.6}
+    later = goal.search_arguments(seed, {"flops": 800.0, "params": 50.0}, removed=["gone"])
+    assert later["budget"] == {"flops": 500.0, "params": 60.0}
+    assert later["multiple_of"] == {"a": 8}
+    with pytest.raises(morph.MorphError, match=r"allows 500 flops and 60 params, but .* needs only 400 .* and 50 "):
+        goal.search_arguments(seed, {"flops": 400.0, "params": 50.0})
+    assert Goal("latency:v100", budget={"latency_ms": 3.0}).asked == {"cost": "latency:v100", "budget": 3.0}
+
+
 def test_raw_examples_need_the_schema_alone(raw_search, run):
     outputs = run(raw_search(cost="params", target=0.4))
     structure = StructureExporter(outputs["structure"]).read()
@@ -162,8 +196,15 @@ def fails_cleanly(run, component, message, tmp_path):
         ({"target": "half"}, r"target='half'; expected a number"),
         ({"target": True}, r"target=True; expected a number"),
         ({"budget": -1.0}, r"budget=-1.0; expected a number above 0"),
-        ({"target": 0.5, "budget": 10.0}, r"exactly one of target .* received target=0.5, budget=10.0"),
-        ({"target": None}, r"exactly one of target .* received none of them"),
+        ({"target": 0.5, "budget": 10.0}, r"needs one of target .* received target=0.5, budget=10.0"),
+        ({"target": None}, r"needs one of target .* received none of them"),
+        ({"target": {"flops": 0.5, "params": 1.5}}, r"is outside \(0, 1\]"),
+        ({"target": {"flops": 0.5, "params": 0}}, r"target\['params'\] is 0; expected a positive number"),
+        ({"target": {"flop": 0.5}}, r"Unknown cost 'flop'. Did you mean 'flops'\?"),
+        ({"budget": {"latency_ms": 3.0}}, r"names 'latency_ms', but not the device. Add cost='latency:DEVICE'"),
+        ({"target": {"flops": 0.5, "params": 0.6}, "expand_to": 0.55}, r"expand_to=0.55 is below target"),
+        ({"multiple_of": 0}, r"multiple_of is 0; expected a whole number of channels"),
+        ({"min_channels": {"hidden": -1}}, r"min_channels\['hidden'\] is -1; expected a whole number"),
         ({"cost": "flop"}, r"Unknown cost 'flop'. Did you mean 'flops'\? Expected one of 'flops', 'params'"),
         ({"gate": "beta"}, r"Unknown gate 'beta'. Expected one of 'auto', .*'gamma'"),
         ({"expand_to": 0.3}, r"expand_to=0.3 is below target=0.5"),

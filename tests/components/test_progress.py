@@ -34,7 +34,7 @@ def fit(stream, **arguments):
 
 def test_a_log_file_gets_plain_lines_with_step_cost_target_and_metrics(monkeypatch):
     monkeypatch.setattr(progress, "_SHORTEST_PAUSE_S", 0.0)
-    lines = fit(io.StringIO(), cycle="1/2", cost="flops").splitlines()
+    lines = fit(io.StringIO(), cycle="1/2", scales={"flops": 1.0}).splitlines()
     assert lines[0] == "[cycle 1/2, search] starts: 10 steps in 2 epochs"
     assert lines[1].startswith("[cycle 1/2, search] step 1/10  flops 75.0% of the seed (target 50.0% now)  ")
     assert lines[1].endswith("  12 channels")
@@ -54,13 +54,13 @@ def test_a_fast_run_does_not_flood_the_log():
 
 
 def test_costs_of_a_later_cycle_are_shown_relative_to_the_original_seed():
-    shown = fit(io.StringIO(), cost="params", scale=0.4)
+    shown = fit(io.StringIO(), scales={"params": 0.4})
     assert "params 30.0% of the seed (target 20.0% now)" in shown
 
 
 def test_a_terminal_gets_one_live_line(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
-    shown = fit(Terminal(), cycle="2/2", cost="flops")
+    shown = fit(Terminal(), cycle="2/2", scales={"flops": 1.0})
     assert "10/10" in shown
     assert "cycle 2/2, search" in shown
     assert "flops 75" in shown

@@ -90,6 +90,18 @@ def test_numbers_in_exponent_notation_are_numbers():
     assert config_of("target:", "strength: 1e-3").strength == pytest.approx(1e-3)
 
 
+def test_goals_widths_and_floors_may_be_given_by_name():
+    config = config_of("target: {flops: 0.5, params: 0.6}", "multiple_of: {conv_1: 8}", "min_channels: 4")
+    assert config.target == {"flops": 0.5, "params": 0.6}
+    assert config.multiple_of == {"conv_1": 8}
+    assert config.min_channels == 4
+    assert config_of("strength: 1e-3").strength == pytest.approx(1e-3)  # beside a target: where the price starts
+    assert config_of("target:", "cost: latency:v100", "budget: {latency_ms: 3, params: 1e4}").budget == {
+        "latency_ms": 3,
+        "params": 1e4,
+    }
+
+
 def test_the_file_with_the_preprocessing_is_the_module_file_unless_named():
     assert config_of().preprocessing_file == "/base/module.py"
     assert config_of("transform_module_file: prep.py").preprocessing_file == "/base/prep.py"
@@ -134,8 +146,16 @@ def test_patterns_of_spans_are_kept_as_they_are_and_a_structure_is_looked_for_be
         (("data: {format: csv, path: d, eval_fraction: 1.5}",), ["data.eval_fraction: expected less than 1, got 1.5"]),
         (("target: 1.5",), ["target: expected less than or equal to 1, got 1.5", "fraction of the seed's cost"]),
         (("target: 0",), ["target: expected greater than 0, got 0"]),
-        (("target:",), ["exactly one of 'target', 'budget', 'strength' and 'budgets' is expected, got none"]),
-        (("budget: 100",), ["exactly one of 'target', 'budget', 'strength' and 'budgets'", "got target and budget"]),
+        (("target:",), ["exactly one of 'target', 'budget', 'budgets' and (fixed) 'strength' is expected, got none"]),
+        (("budget: 100",), ["exactly one of 'target', 'budget',", "got target and budget"]),
+        (("target: {flops: 0.5, params: 1.5}",), ["target: expected less than or equal to 1, got 1.5"]),
+        (("target: {flops: 0.5, parms: 0.5}",), ["target: Unknown cost 'parms'. Did you mean 'params'?"]),
+        (("target: {}",), ["target: target names no cost"]),
+        (("target:", "budget: {latency_ms: 3}"), ["budget: budget names 'latency_ms', but not the device"]),
+        (("multiple_of: 0",), ["multiple_of: expected greater than or equal to 1, got 0"]),
+        (("multiple_of: 2.5",), ["multiple_of: expected a valid integer, got 2.5"]),
+        (("min_channels: {conv_1: some}",), ["min_channels: expected a valid integer, got 'some'"]),
+        (("target: {flops: 0.5, params: 0.6}", "expand_to: 0.55"), ["expand_to: 0.55 is not above target (0.6)"]),
         (("target:", "budgets: [0.5]"), ["'budgets' and 'choose' belong together"]),
         (("choose: {max_cost: 0.5}",), ["'budgets' and 'choose' belong together"]),
         (("target:", "budgets: [0.5]", "choose: {}"), ["choose: exactly one of 'min_accuracy'", "got neither"]),
