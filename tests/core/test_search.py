@@ -53,6 +53,56 @@ def test_a_budget_is_an_absolute_number():
     assert morph.rebuild(model, search.structure()).count_params() <= 2000
 
 
+@pytest.mark.parametrize("gate", sorted(morph.GATES))
+def test_several_targets_are_kept_at_once_and_logged_each(gate):
+    targets = {"flops": 0.5, "params": 0.4}
+    search, history = searched(residual(12), epochs=2, target=targets, gate=gate)
+    structure = search.structure()
+    shares = {cost: share(structure, cost) / target for cost, target in targets.items()}
+    assert 0.95 < max(shares.values()) <= 1
+    assert structure.goal == {"target": targets}
+    binding = structure.settings["budget"]["binding"]
+    assert structure.settings["budget"]["left"] == pytest.approx(1 - max(shares.values()))
+    assert shares[binding] == max(shares.values())
+    last = {name: values[-1] for name, values in history.history.items()}
+    assert last["cost_flops"] == pytest.approx(share(structure, "flops"))
+    assert last["cost_params"] == pytest.approx(share(structure, "params"))
+    assert (last["cost"], last["target"]) == pytest.approx((share(structure, binding), targets[binding]))
+
+
+@pytest.mark.parametrize("strength", [1e-9, 1e-3, 1e3])
+def test_a_search_lands_from_any_starting_strength(strength):
+    goal = {"target": 0.3, "strength": strength, "gate": "logistic_sigmoid"}
+    search, _ = searched(mlp((64, 64), inputs=8), epochs=8, **goal)
+    structure = search.structure()
+    assert 0.97 * 0.3 < share(structure) <= 0.3
+    assert structure.goal == {"cost": "flops", "target": 0.3}
+    assert structure.settings["starting_strength"] == strength
+    # Half way down nothing is left of where the price started.
+    ratios = [row["cost"] / row["target"] for row in structure.trajectory]
+    assert all(0.7 < ratio < 1.4 for ratio in ratios[len(ratios) // 2 :])
+
+
+@pytest.mark.parametrize("gate", ["fisher", "logistic_sigmoid"])
+def test_widths_are_multiples_within_the_target(gate):
+    search, _ = searched(
+        mlp((64, 48), inputs=8), epochs=2, target=0.5, gate=gate, multiple_of={"d1": 8, "d2": 16}, min_channels=20
+    )
+    structure = search.structure()
+    assert structure.widths["d1"] in range(24, 65, 8)
+    assert structure.widths["d2"] in (32, 48)
+    assert share(structure) <= 0.5
+    assert all(row["alive"] >= 24 + 32 for row in structure.trajectory if row["target"] == 0.5)
+    assert structure.settings["min_channels"] == 20
+
+
+def test_a_fixed_strength_keeps_floors_and_multiples_too():
+    search, _ = searched(
+        mlp((32,), inputs=8), cost="params", strength=0.1, gate="logistic_sigmoid", min_channels=9, multiple_of=4
+    )
+    assert search.structure().widths["d1"] in range(12, 33, 4)
+
+
 def test_a_fixed_strength_is_the_papers_and_more_of_it_shrinks_more():
     left = {}
     for strength in (0.0001, 0.1):
