@@ -37,7 +37,10 @@ class BeamConfig(Section):
         description="direct (this machine), dataflow, flink or spark", examples=["direct"]
     )
     workers: int | None = Field(
-        None, ge=0, description="direct: processes, 0 for one per core; dataflow: most machines", examples=[4]
+        None,
+        ge=0,
+        description="direct: processes, 0 for one per core of the machine; dataflow: most machines",
+        examples=[4],
     )
     project: str | None = Field(None, min_length=1, description="Google Cloud project", examples=["my-project"])
     region: str | None = Field(None, min_length=1, description="Google Cloud region", examples=["europe-west1"])
