@@ -179,6 +179,18 @@ class Cluster:
     def remember(self, key: str, task: Task) -> None:
         self._cache[key] = task
 
+    def root(self, pod: Path) -> str:
+        """How a container calls the `/` of its pod, without the slash."""
+        return str(pod)
+
+    def start(self, command: list[str], pod: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        """Runs the container of a pod to its end. The image is this interpreter and its packages."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, LAUNCHER_ROOT: self.root(pod), **variables}
+        return subprocess.run(
+            command, cwd=pod, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+
     def download(self, uri: str, pod: Path) -> None:
         """Copies every object whose key is the URI's, or below it. That there is none is no error."""
         source = self.stored(uri)
@@ -422,11 +434,14 @@ class _Execution:
             for output, definition in definitions.items()
         }
         files = {
-            output: {"outputFile": str(pod / "tmp/kfp/outputs" / output)}
+            output: {"outputFile": f"{self.cluster.root(pod)}/tmp/kfp/outputs/{output}"}
             for output in component.output_definitions.parameters
         }
-        output_file = str(pod / "tmp/kfp_outputs/output_metadata.json")
+        output_file = f"{self.cluster.root(pod)}/tmp/kfp_outputs/output_metadata.json"
         return {"artifacts": artifacts, "parameters": files, "outputFile": output_file}
+
+    def _on_host(self, pod: Path, path: str) -> Path:
+        return pod / path.removeprefix(self.cluster.root(pod)).lstrip("/")
 
     def _key(self, component: Any, container: Any, invocation: Message) -> str:
         """The fingerprint by which the cache knows a task: neither URIs nor contents are in it, but artifacts' ids."""
@@ -446,21 +461,13 @@ class _Execution:
             if artifacts.artifacts[0].uri.partition("://")[0] in _SCHEMES:
                 self.cluster.download(artifacts.artifacts[0].uri, pod)
         for parameter in invocation.outputs.parameters.values():
-            Path(parameter.output_file).parent.mkdir(parents=True, exist_ok=True)
+            self._on_host(pod, parameter.output_file).parent.mkdir(parents=True, exist_ok=True)
         for artifacts in invocation.outputs.artifacts.values():
             local(pod, artifacts.artifacts[0].uri).parent.mkdir(parents=True, exist_ok=True)
-        placeholders = _placeholders(invocation, component, pod)
+        placeholders = _placeholders(invocation, component, self.cluster.root(pod))
         command = [_replaced(part, placeholders) for part in [*container.command, *container.args]]
-        environment = {
-            **os.environ,
-            **self.cluster.environment,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            LAUNCHER_ROOT: str(pod),
-            **{variable.name: variable.value for variable in container.env},
-        }
-        process = subprocess.run(
-            command, cwd=pod, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
+        variables = {**self.cluster.environment, **{variable.name: variable.value for variable in container.env}}
+        process = self.cluster.start(command, pod, variables)
         task = Task("failed", log=process.stdout, command=command)
         if process.returncode != 0:
             status = f"signal {-process.returncode}" if process.returncode < 0 else f"exit status {process.returncode}"
@@ -470,25 +477,25 @@ class _Execution:
         if logs is not None:
             local(pod, logs.artifacts[0].uri).write_text(process.stdout, encoding="utf-8")
         output = PROTOS.ExecutorOutput()
-        output_file = Path(invocation.outputs.output_file)
+        output_file = self._on_host(pod, invocation.outputs.output_file)
         if output_file.exists():
             try:
                 json_format.Parse(output_file.read_text(encoding="utf-8"), output)
             except json_format.ParseError as error:
                 task.message = f"failed to unmarshall ExecutorOutput: {error}"
                 return task
-        task.parameters = self._collected(invocation, output, component)
+        task.parameters = self._collected(invocation, output, component, pod)
         for key, artifacts in invocation.outputs.artifacts.items():
             task.outputs[key] = self._published(key, artifacts.artifacts[0], output, pod)
         task.state = "succeeded"
         return task
 
-    def _collected(self, invocation: Any, output: Any, component: Any) -> dict[str, Any]:
+    def _collected(self, invocation: Any, output: Any, component: Any, pod: Path) -> dict[str, Any]:
         values = {name: json_format.MessageToDict(value) for name, value in output.parameter_values.items()}
         for name, parameter in invocation.outputs.parameters.items():
             if name in values:
                 continue
-            file = Path(parameter.output_file)
+            file = self._on_host(pod, parameter.output_file)
             if not file.exists():
                 raise Refused(f"failed to read output parameter {name!r}: no file {file}")
             kind = component.output_definitions.parameters[name].parameter_type
@@ -508,7 +515,7 @@ class _Execution:
         return self.cluster.record(_title(artifact.type), uri, {"display_name": key, **metadata})
 
 
-def _placeholders(invocation: Any, component: Any, pod: Path) -> dict[str, str]:
+def _placeholders(invocation: Any, component: Any, root: str) -> dict[str, str]:
     """What `getPlaceholders` gives, with the defaults that the launcher adds."""
     complete = PROTOS.ExecutorInput()
     complete.CopyFrom(invocation)
@@ -521,7 +528,7 @@ def _placeholders(invocation: Any, component: Any, pod: Path) -> dict[str, str]:
             uri = artifacts.artifacts[0].uri
             found[f"{{{{$.{side}.artifacts['{name}'].uri}}}}"] = uri
             if uri.partition("://")[0] in _SCHEMES:
-                found[f"{{{{$.{side}.artifacts['{name}'].path}}}}"] = str(local(pod, uri))
+                found[f"{{{{$.{side}.artifacts['{name}'].path}}}}"] = str(local(Path(root or "/"), uri))
     for name, value in complete.inputs.parameter_values.items():
         found[f"{{{{$.inputs.parameters['{name}']}}}}"] = _text(json_format.MessageToDict(value))
     for name, parameter in complete.outputs.parameters.items():
