@@ -84,7 +84,11 @@ class SplitOptimizer(keras.optimizers.Optimizer):
         values = {
             id(variable): value for variable, value in zip(self._trainable_variables, trainable_variables, strict=True)
         }
-        state = {id(variable): value for variable, value in zip(self.variables, optimizer_variables, strict=True)}
+        # LossScaleOptimizer hands over variables, whose values its own scope knows, where others hand over values.
+        state = {
+            id(variable): value.value if isinstance(value, keras.Variable) else value
+            for variable, value in zip(self.variables, optimizer_variables, strict=True)
+        }
         mine, theirs = self._split(grads, self._trainable_variables)
         for optimizer, pairs, given in (
             (self.gate, mine, self._unscaled(mine)),

@@ -12,7 +12,6 @@ channel.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from .graph import ChannelGraph
 from .resize import Resize, made_anew
 from .structure import Structure
 from .topology import Topology
-from .trace import Call, Ref, input_structure, pack_outputs, standardize_inputs
+from .trace import Call, Ref, input_structure, pack_outputs, standardize_inputs, takes_training
 
 
 def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") -> keras.Model:
@@ -80,7 +79,7 @@ def masked(model: keras.Model, structure: Structure, inputs: Any) -> Any:
     gates = alive_units(graph, structure).astype("float32")
 
     def call_gated(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
-        if isinstance(call.layer, keras.Layer) and "training" in inspect.signature(call.layer.call).parameters:
+        if takes_training(call.layer):
             kwargs = {**kwargs, "training": False}
         return gated_call(graph, index, gates, args, kwargs)
 

@@ -34,7 +34,7 @@ from .snap import check_feasible, room, round_up, smallest_used, snap
 from .steering import Steering
 from .structure import Structure, describe
 from .topology import Topology, removable_inputs
-from .trace import pack_outputs, standardize_inputs
+from .trace import pack_outputs, standardize_inputs, takes_training
 
 _LONGEST_TRAJECTORY = 2000
 # The entry of a weights file that holds what is no weight.
@@ -168,6 +168,9 @@ class StructureSearch(keras.Model):
         def call_layer(index: int, call: Any, args: tuple, kwargs: dict) -> Any:
             if index in self._removable:
                 args = without_dead(call, live, args)
+            # As a functional model does: what was recorded may be a layer's default of False, as Dropout's is.
+            if training is not None and takes_training(call.layer):
+                kwargs = {**kwargs, "training": training}
             return gated_call(self.graph, index, gates, args, kwargs)
 
         outputs = replay(self.graph, self._everything, standardize_inputs(self.seed, inputs), call_layer)

@@ -149,7 +149,7 @@ class _Walk:
                 if isinstance(operation, keras.Model) and _is_graph(operation):
                     made = self._visit_nested(operation, args, kwargs, prefix, training)
                 else:
-                    if training is not None and "training" not in kwargs and _takes_training(operation):
+                    if training is not None and "training" not in kwargs and takes_training(operation):
                         kwargs = {**kwargs, "training": training}
                     made = tuple(self.number(tensor) for tensor in node.outputs)
                     self.records.append((operation, prefix, args, kwargs, made))
@@ -176,7 +176,8 @@ def _is_graph(model: keras.Model) -> bool:
     return isinstance(model, keras.Sequential) or hasattr(model, "_nodes_by_depth")
 
 
-def _takes_training(operation: Any) -> bool:
+def takes_training(operation: Any) -> bool:
+    """Whether a layer's `call` has an argument `training`."""
     return isinstance(operation, keras.Layer) and "training" in inspect.signature(operation.call).parameters
 
 
