@@ -1,15 +1,17 @@
 """Which structure is retrained: that of the model that was pushed last, found by its lineage in ML metadata.
 
-    PushedModel <- Pusher <- Model <- Retrainer <- MorphStructure
-                                                <- TransformGraph <- Transform <- Schema
+    PushedModel <- Pusher <- ModelBlessing -> Model <- Retrainer <- MorphStructure
+                                                                 <- TransformGraph <- Transform <- Schema
 
-The schema comes along, so that new examples are validated against what the model in production was made for and not
-against whatever they look like themselves. A pushed model that no Retrainer made is passed over.
+The way leads over the blessing, which names the model that was trained: where several budgets are compared, what is
+pushed is a copy. The schema comes along, so that new examples are validated against what the model in production was
+made for and not against whatever they look like themselves. A pushed model that no Retrainer made is passed over.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 
 import ml_metadata as mlmd
 from tfx import types
@@ -33,7 +35,7 @@ def check_pushed(config: PipelineConfig) -> None:
     found = None
     if os.path.exists(config.metadata):
         with metadata.Metadata(metadata.sqlite_metadata_connection_config(config.metadata)) as handle:
-            found = latest_pushed(handle.store, list(config.pipeline_names))
+            found = latest_pushed(handle.store, config.pipeline_names)
     if found is None:
         raise MorphError(
             f"There is nothing to retrain: according to {config.metadata}, no run of "
@@ -42,14 +44,24 @@ def check_pushed(config: PipelineConfig) -> None:
         )
 
 
-def latest_pushed(store: mlmd.MetadataStore, pipelines: list[str]) -> dict[str, list[types.Artifact]] | None:
-    """The latest `pushed_model` of these pipelines that has a structure, its `structure` and `schema`."""
+def pushed_models(
+    store: mlmd.MetadataStore, pipelines: Iterable[str]
+) -> Iterator[tuple[standard_artifacts.PushedModel, standard_artifacts.Model]]:
+    """What these pipelines have pushed, the latest first, and the blessed model that each is."""
+    models = {model.id: model for model in artifacts_of(store, pipelines, standard_artifacts.Model)}
     for pushed in artifacts_of(store, pipelines, standard_artifacts.PushedModel):
-        if pushed.get_int_custom_property("pushed") != 1:
-            continue
-        model = made_from(store, pushed, "model", standard_artifacts.Model)
-        structure = model and made_from(store, model, "structure", MorphStructure)
-        schema = model and _schema_of(store, model)
+        blessing = made_from(store, pushed, "model_blessing", standard_artifacts.ModelBlessing)
+        if pushed.get_int_custom_property("pushed") == 1 and blessing is not None:
+            model = models.get(blessing.get_int_custom_property("current_model_id"))
+            if model is not None:
+                yield pushed, model
+
+
+def latest_pushed(store: mlmd.MetadataStore, pipelines: Iterable[str]) -> dict[str, list[types.Artifact]] | None:
+    """The latest `pushed_model` of these pipelines that has a structure, its `structure` and `schema`."""
+    for pushed, model in pushed_models(store, pipelines):
+        structure = made_from(store, model, "structure", MorphStructure)
+        schema = _schema_of(store, model)
         if structure and schema:
             return {"structure": [structure], "schema": [schema], "pushed_model": [pushed]}
     return None

@@ -126,7 +126,6 @@ def evaluate_and_push(
             strategy_class=LatestOtherBlessedModel,
             config={"pipelines": list(config.pipeline_names)},
             model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-            model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
             candidate=model,
         ).with_id("LatestBlessedModel")
         baseline_model = {"baseline_model": resolver.outputs["model"]}

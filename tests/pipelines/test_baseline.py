@@ -6,19 +6,22 @@ from morph_tfx.pipelines.baseline import LatestOtherBlessedModel
 from tests.pipelines.conftest import made
 
 
-def model(record, pipeline: str = "digits", blessed: bool | None = True):
-    """A model, evaluated unless `blessed` is None."""
+def model(record, pipeline: str = "digits", blessed: bool | None = True, pushed: bool = True):
+    """A model; evaluated unless `blessed` is None, and then pushed when it is blessed."""
     artifact = made(standard_artifacts.Model)
     record.step(pipeline, "Retrainer", {}, model=artifact)
     if blessed is not None:
         blessing = made(standard_artifacts.ModelBlessing, current_model_id=artifact.id, blessed=int(blessed))
         record.step(pipeline, "Evaluator", {"model": artifact}, blessing=blessing)
+        if pushed:
+            result = made(standard_artifacts.PushedModel, pushed=int(blessed))
+            record.step(pipeline, "Pusher", {"model": artifact, "model_blessing": blessing}, pushed_model=result)
     return artifact
 
 
 def resolve(record, candidate) -> list[int]:
     strategy = LatestOtherBlessedModel(pipelines=["digits", "digits-retrain"])
-    resolved = strategy.resolve_artifacts(record.store, {"model": [], "model_blessing": [], "candidate": [candidate]})
+    resolved = strategy.resolve_artifacts(record.store, {"model": [], "candidate": [candidate]})
     assert resolved is not None
     assert [artifact.id for artifact in resolved["candidate"]] == [candidate.id]
     return [artifact.id for artifact in resolved["model"]]
@@ -40,6 +43,11 @@ def test_the_latest_other_blessed_model_is_the_baseline(record):
 def test_a_model_that_was_not_blessed_is_no_baseline(record):
     first, _ = model(record), model(record, blessed=False)
     assert resolve(record, model(record, blessed=None)) == [first.id]
+
+
+def test_a_network_that_was_blessed_to_compare_with_only_is_no_baseline(record):
+    chosen, _ = model(record), model(record, pushed=False)
+    assert resolve(record, model(record, blessed=None)) == [chosen.id]
 
 
 def test_both_pipelines_have_to_beat_each_other_s_models_and_no_others(record):

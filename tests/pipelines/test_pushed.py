@@ -29,9 +29,15 @@ def trained(record, pipeline: str, structure, transform: bool = True):
     return model, schema
 
 
-def pushed(record, pipeline: str, model, really: bool = True):
+def pushed(record, pipeline: str, model, really: bool = True, copied: bool = False):
+    """A push of a model or, as where several budgets are compared, of a copy of it."""
+    blessing = made(artifacts.ModelBlessing, current_model_id=model.id, blessed=int(really))
+    record.step(pipeline, "Evaluator", {"model": model}, blessing=blessing)
+    if copied:
+        model = made(artifacts.Model)
+        record.step(pipeline, "Frontier", {}, model=model)
     artifact = made(artifacts.PushedModel, pushed=int(really))
-    record.step(pipeline, "Pusher", {"model": model}, pushed_model=artifact)
+    record.step(pipeline, "Pusher", {"model": model, "model_blessing": blessing}, pushed_model=artifact)
     return artifact
 
 
@@ -40,13 +46,13 @@ def ids(found) -> dict[str, list[int]]:
     return {name: [artifact.id for artifact in ones] for name, ones in found.items()}
 
 
-@pytest.mark.parametrize("transform", [True, False])
-def test_structure_and_schema_are_found_by_the_lineage_of_the_pushed_model(record, transform):
+@pytest.mark.parametrize(("transform", "copied"), [(True, False), (False, False), (True, True)])
+def test_structure_and_schema_are_found_by_the_lineage_of_the_pushed_model(record, transform, copied):
     other = searched(record)
     structure = searched(record)
     model, schema = trained(record, "digits", structure, transform)
     trained(record, "digits", other)  # later, but never pushed
-    push = pushed(record, "digits", model)
+    push = pushed(record, "digits", model, copied=copied)
     found = LatestPushedStructure(pipelines=BOTH).resolve_artifacts(record.store, {})
     assert ids(found) == {"structure": [structure.id], "schema": [schema.id], "pushed_model": [push.id]}
     assert [artifact.uri for artifact in (found or {})["structure"]] == [structure.uri]

@@ -1,0 +1,121 @@
+"""The retrain pipeline as a compiled job: it finds what was pushed, when it runs, and pushes a better model beside it.
+
+The model in production is one that knows nothing yet, exported and laid down as Pusher does it: no search is needed for
+that. Of two spans of digits, the older one has no labels that could be learned.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+import morph_core as morph
+from morph_tfx.components import model_assets, user_module
+from morph_tfx.components.retrainer import serving
+from morph_tfx.pipelines import demo
+from morph_tfx.pipelines.config import load_config
+from morph_tfx.pipelines.kubeflow_runner import compile_pipeline
+from morph_tfx.pipelines.starter import template
+from tests.kubeflow.launcher import Cluster, Run
+
+LEAST_ACCURACY = 0.8  # of the pushed model on the held-out digits; the model before knows nothing: 0.1
+HPARAMS = {"widths": [8, 16], "learning_rate": 0.005}
+CONFIG = {
+    "name": "digits",
+    "data": {
+        "format": "tfrecord",
+        "path": "data",
+        "splits": {"train": "span-{SPAN}/train/*", "eval": "span-{SPAN}/eval/*"},
+    },
+    "module_file": "module.py",
+    "label": "label",
+    "hparams": HPARAMS,
+    "target": 0.5,
+    "search": {"epochs": 1},
+    "retrain": {"epochs": 12, "batch_size": 64},
+    "evaluate": {"lower_bound": 0.5},
+}
+SCHEMA = """
+feature { name: "image" type: FLOAT shape { dim { size: 64 } } presence { min_fraction: 1 min_count: 1 } }
+feature { name: "label" type: INT shape { dim { size: 1 } } presence { min_fraction: 1 min_count: 1 } }
+"""
+
+
+def write_span(directory: Path, span: int, labels_of) -> None:
+    digits = demo.load_digits()
+    for split in ("train", "eval"):
+        labels = labels_of(digits[split].labels)
+        file = directory / f"span-{span}" / split / "digits.tfrecord"
+        file.parent.mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for example in demo.Digits(digits[split].images, labels).examples():
+                writer.write(example)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory) -> Path:
+    """Stands for the volume that every pod mounts: the data, the module file, and the place to push to."""
+    directory = tmp_path_factory.mktemp("volume")
+    (directory / "module.py").write_text(template("digits_module.py"))
+    write_span(directory / "data", 9, np.zeros_like)
+    write_span(directory / "data", 10, np.asarray)
+    kubeflow = {"image": "registry.example.com/morph-tfx:1", "module_dir": str(directory)}
+    (directory / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "kubeflow": kubeflow}))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def structure(directory) -> morph.Structure:
+    """Of the model in production, which is pushed here."""
+    module = user_module.load({"module_file": str(directory / "module.py")})
+    seed = module.seed(HPARAMS)
+    graph = morph.ChannelGraph.from_model(seed)
+    group = next(group for group in graph.groups if group.prunable)
+    structure = morph.describe(graph, {group.name: group.size // 2}, goal={"cost": "flops", "target": 0.5})
+    model, schema = morph.rebuild(seed, structure), text_format.Parse(SCHEMA, schema_pb2.Schema())
+    pushed = directory / "pushed" / "1700000000"
+    serving.export(model, serving.signatures(model, schema, module), str(pushed))
+    model_assets.write(str(pushed), structure, schema)
+    return structure
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Cluster:
+    return Cluster(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def run(cluster, directory, structure) -> Run:
+    job = compile_pipeline(load_config(directory / "config.yaml"), directory / "job.yaml", pipeline="retrain")
+    run = cluster.run(job)
+    for task in run.tasks.values():
+        assert task.state == "succeeded", f"{run}\n{task.log[-4000:]}"
+    return run
+
+
+@pytest.fixture(scope="module")
+def pushed(run, directory) -> Path:
+    return max((directory / "pushed").iterdir(), key=lambda version: int(version.name))
+
+
+def test_the_newest_span_is_retrained_with_the_structure_and_schema_that_were_pushed(run, cluster, structure):
+    assert run.tasks["ImportExampleGen"].outputs["examples"].metadata["custom:span"] == 10
+    found = run.tasks["PushedStructure"].outputs
+    assert morph.Structure.load(cluster.stored(found["structure"].uri) / "structure.json") == structure
+    assert [path.name for path in cluster.stored(found["schema"].uri).iterdir()] == ["schema.pbtxt"]
+    assert run.tasks["Retrainer"].outputs["model"].metadata["structure_uri"] == found["structure"].uri
+
+
+def test_the_better_model_is_pushed_beside_the_one_before_and_carries_the_structure_on(run, pushed, structure):
+    assert run.tasks["Evaluator"].outputs["blessing"].metadata["blessed"] == 1
+    assert run.tasks["Evaluator"].outputs["blessing"].metadata["baseline_model"] == (
+        run.tasks["PushedStructure"].outputs["model"].uri
+    )
+    assert pushed.name != "1700000000"
+    assert demo.pushed_accuracy(str(pushed), demo.load_digits()["holdout"]) > LEAST_ACCURACY
+    assert morph.Structure.load(pushed / "assets.extra" / "structure.json") == structure
+    assert "image" in (pushed / "assets.extra" / "schema.pbtxt").read_text()
