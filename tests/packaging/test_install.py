@@ -6,6 +6,7 @@ the one installed for, which decides the stack.
 
 import http.client
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,16 @@ def requirement(distribution: Path, extras: str) -> str:
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     return Environment(tmp_path)
+
+
+def test_one_lock_holds_both_stacks_and_is_that_of_pyproject():
+    command = [uv(), "lock", "--check", "--python", sys.executable]
+    result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300)
+    if result.returncode and not index_answers():
+        pytest.skip("the package index does not answer")
+    assert result.returncode == 0, result.stderr
+    locked = re.findall(r'^name = "tfx"\nversion = "(.*)"', (ROOT / "uv.lock").read_text(), flags=re.MULTILINE)
+    assert sorted(locked) == ["1.16.0", "1.21.0"]
 
 
 @pytest.mark.parametrize("kind", ["wheel", "source"])

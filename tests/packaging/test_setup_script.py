@@ -227,7 +227,16 @@ def test_a_python_can_be_asked_for_by_its_path(machine: Machine, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("system", "architecture"), [("Linux", "aarch64"), ("Darwin", "arm64"), ("Darwin", "x86_64"), ("FreeBSD", "amd64")]
+    ("system", "architecture"),
+    [
+        ("Linux", "aarch64"),
+        ("Linux", "i686"),
+        ("Linux", "ppc64le"),
+        ("Darwin", "arm64"),
+        ("Darwin", "x86_64"),
+        ("FreeBSD", "amd64"),
+        ("MINGW64_NT-10.0-19045", "x86_64"),
+    ],
 )
 def test_other_platforms_are_refused(machine: Machine, system: str, architecture: str):
     line = machine.system(system, architecture).python("3.10.13").refusal("--check")
@@ -235,9 +244,14 @@ def test_other_platforms_are_refused(machine: Machine, system: str, architecture
     assert "`pip install morph-tfx` brings the core alone anywhere" in line
 
 
-def test_musl_is_refused(machine: Machine):
-    line = machine.glibc(None).python("3.10.13").refusal("--check")
-    assert line.startswith("setup: no glibc here (musl, as on Alpine?)")
+@pytest.mark.parametrize("version", [None, "3.10", "3.13"])
+def test_musl_is_refused_whatever_python_is_asked_for(machine: Machine, version: str | None):
+    machine.glibc(None).python("3.10.13").python("3.13.5")
+    line = machine.refusal("--check", **({"MORPH_PYTHON": version} if version else {}))
+    assert line == (
+        "setup: no glibc here (musl, as on Alpine?), but TFX's wheels need it. "
+        "Use Debian, Ubuntu or another glibc distribution."
+    )
 
 
 def test_a_glibc_too_old_for_any_stack_is_refused(machine: Machine):
@@ -261,6 +275,20 @@ def test_a_python_without_a_tfx_is_refused(machine: Machine, version: str, glibc
     line = machine.glibc(glibc).refusal("--check", MORPH_PYTHON=version)
     assert line.startswith(f"setup: Python {version} is not supported")
     assert "Set MORPH_PYTHON to 3.10 (TFX 1.16) or to 3.11, 3.12 or 3.13 (TFX 1.21)." in line
+
+
+@pytest.mark.parametrize("version", ["3.9.18", "3.14.0"])
+def test_a_path_to_a_python_without_a_tfx_is_refused_by_its_version(machine: Machine, tmp_path: Path, version: str):
+    machine.glibc("2.41").python("3.10.13").python(version, name="mine", folder=tmp_path / "elsewhere")
+    line = machine.refusal("--check", MORPH_PYTHON=str(tmp_path / "elsewhere/mine"))
+    assert line.startswith(f"setup: Python {version} is not supported: no TFX that we know runs on it.")
+
+
+def test_a_path_to_a_python_whose_stack_needs_a_newer_glibc_is_refused(machine: Machine, tmp_path: Path):
+    machine.python("3.10.13").python("3.12.3", name="mine", folder=tmp_path / "elsewhere")
+    line = machine.refusal("--check", MORPH_PYTHON=str(tmp_path / "elsewhere/mine"))
+    assert line.startswith("setup: Python 3.12.3 means TFX 1.21, which needs glibc 2.39 or newer")
+    assert "this machine has 2.36" in line
 
 
 def test_a_path_that_is_no_python_is_refused(machine: Machine):

@@ -84,6 +84,7 @@ def test_the_core_requires_keras_and_numpy_only(wheel: zipfile.ZipFile):
     requirements = metadata.get_all("Requires-Dist") or []
     assert metadata["Name"] == "morph-tfx"
     assert metadata["License-Expression"] == "Apache-2.0"
+    assert set(metadata["Requires-Python"].split(",")) == {">=3.10", "<3.14"}, "what tools/setup.sh takes"
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
     assert {"kubeflow", "tfx"} <= set(metadata.get_all("Provides-Extra") or [])
     assert {text.partition(">")[0] for text in requirements if "extra ==" not in text} == {"keras", "numpy"}
