@@ -1,7 +1,7 @@
 """Shields the tests from the shell: Keras, TensorFlow, Matplotlib and Rich read these settings when first imported.
 
 `make test` clears the environment too; this file does it for a `pytest` started by hand, and for ~/.keras/keras.json,
-where somebody's float16 would change every number.
+where somebody's float16 would change every number. And says which files under tests/ are no tests.
 """
 
 import os
@@ -15,3 +15,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("NO_GCE_CHECK", "true")
 for name in ("TF_USE_LEGACY_KERAS", "TF_XLA_FLAGS", "PYTHONDONTWRITEBYTECODE", "COLUMNS", "FORCE_COLOR", "NO_COLOR"):
     os.environ.pop(name, None)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leaves out programs that tests start: for doctests, pytest would import every module that it finds."""
+    beside_tests = Path(__file__).parent / "tests" in collection_path.parents
+    return True if beside_tests and collection_path.suffix == ".py" and collection_path.name[:5] != "test_" else None
