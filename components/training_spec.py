@@ -45,6 +45,8 @@ CUSTOM_CONFIG = {
     "distribution": "a dict such as {'strategy': 'mirrored'}, over which devices to train",
     "mixed_precision": "true to compute in bfloat16",
     "checkpoint_dir": "a directory or URI that survives a killed execution; each execution has a subdirectory there",
+    "keep_weights": "true, of a MorphTrainer, to write the search's weights beside the structure",
+    "warm_start": "true, of a Retrainer, to start from such weights",
 }
 
 
@@ -116,8 +118,29 @@ def check_custom_config(config: Any) -> None:
     distribution.check(config)
     if not isinstance(config.get("checkpoint_dir") or "", str):
         raise MorphError(f"custom_config['checkpoint_dir'] is {config['checkpoint_dir']!r}; expected a path or a URI.")
+    for name in ("keep_weights", "warm_start"):
+        if not isinstance(config.get(name, False), bool):
+            raise MorphError(f"custom_config[{name!r}] is {config[name]!r}; expected true or false.")
     if not isinstance(config.get("hparams") or {}, Mapping):
         raise MorphError(f"custom_config['hparams'] is {config['hparams']!r}; expected a dict for build_model.")
+
+
+def with_flag(custom_config: Any, name: str, wanted: bool) -> Any:
+    """`custom_config` with a flag of the component's own added, if it is wanted.
+
+    Raises:
+        MorphError: the configuration has no value yet.
+    """
+    if not wanted:
+        return custom_config
+    if isinstance(custom_config, RuntimeParameter):
+        raise MorphError(f"{name}=True cannot be added to a custom_config that is a RuntimeParameter: put it in there.")
+    return {**(custom_config or {}), name: True}
+
+
+def has_flag(exec_properties: Mapping[str, Any], name: str) -> bool:
+    """Whether a component's execution properties have that flag."""
+    return bool((json_utils.loads(exec_properties.get("custom_config") or "null") or {}).get(name))
 
 
 def package_user_module(component: base_component.BaseComponent) -> None:

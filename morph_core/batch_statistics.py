@@ -45,7 +45,7 @@ def recalibrate(model: keras.Model, batches: Iterable[Any], steps: int | None = 
         >>> model = keras.Model(inputs, keras.layers.BatchNormalization(name="norm")(inputs))
         >>> morph.recalibrate(model, [np.array([[1.0, 2.0], [3.0, 6.0]], "float32")])
         1
-        >>> [float(value) for value in model.get_layer("norm").moving_mean]
+        >>> model.get_layer("norm").moving_mean.numpy().tolist()
         [2.0, 4.0]
     """
     shape = getattr(batches, "shape", None)

@@ -2,14 +2,16 @@
 
 A gate sits where channels are read and mixed, at the input of convolutions and dense layers: there nothing can undo it
 (a BatchNormalization after a closed gate would add its offset back). A layer that is linear in its input may as well
-have the gate multiplied into its kernel, along the axis that follows those channels; a kernel is smaller than the
-tensor it is applied to, so this is what makes gates nearly free. Layers that take statistics over channels need more
+have the gate multiplied into its kernel, along the axis that follows those channels; a kernel is mostly smaller than
+the tensor it is applied to, so this is what makes gates nearly free. Late in a network it is the other way round, and a
+training step multiplies whichever is smaller. Layers that take statistics over channels need more
 than a product: they leave closed channels out of their statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
     from .graph import ChannelGraph
 
 
-def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs: dict) -> Any:
+# Examples in a batch, for the choice of what to multiply, where a batch does not tell.
+_BATCH = 32
+
+
+def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs: dict, cheapest: bool = False) -> Any:
     """Call layer `index` of a network with its channels' gates.
 
     Args:
@@ -28,6 +34,7 @@ def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs:
         index: of the call.
         gates: tensor or array (units,), 1 for an open gate.
         args, kwargs: for the layer.
+        cheapest: multiply the input where it is smaller than the kernel; always the kernel otherwise.
     """
     layer: Any = graph.trace.calls[index].layer
     rule, axes = graph.rules[index], graph.axes[index]
@@ -36,8 +43,9 @@ def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs:
     gated = {path: axis for path, axis in rule.gates.items() if axis in axes and (axes[axis] >= 0).any()}
     if not gated:
         return layer(*args, **kwargs)
-    if layer.activity_regularizer is not None and set(gated.values()) <= {"in", "in_per_group"}:
-        # Losses that a layer adds are lost in a stateless scope: multiply the input instead.
+    linear_in_input = set(gated.values()) <= {"in", "in_per_group"}
+    # Losses that a layer adds are lost in a stateless scope: multiply the input instead.
+    if linear_in_input and (layer.activity_regularizer is not None or (cheapest and _is_smaller(args, layer, gated))):
         return layer(_gate_channels(args[0], _factors(gates, axes["in"]), layer), *args[1:], **kwargs)
     values = {id(variable): variable.value for variable in layer.variables}
     for path, axis in gated.items():
@@ -53,6 +61,15 @@ def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs:
     for variable in layer.non_trainable_variables:
         variable.assign(scope.get_current_value(variable))
     return outputs
+
+
+def _is_smaller(args: tuple, layer: Any, kernels: Iterable[str]) -> bool:
+    """Whether the input of a layer has fewer entries than its kernels."""
+    sizes = getattr(args[0], "shape", None)
+    if sizes is None or any(size is None for size in sizes[1:]):
+        return False
+    kernel = sum(math.prod(weight_of(layer, path).shape) for path in kernels)
+    return math.prod(sizes[1:]) * (sizes[0] or _BATCH) < kernel
 
 
 def without_dead(call: Any, live: Mapping[int, Any], args: tuple) -> tuple:

@@ -1,8 +1,8 @@
 """The MorphTrainer component: examples and a module file go in, the learned structure of the network comes out.
 
 The search trains the user's own network with gates on its channels, under a price on their cost, and keeps the channels
-that earn it. The weights are thrown away; Retrainer trains the structure from scratch. Cycles are unrolled: a
-MorphTrainer whose `structure` is the output of another continues from there.
+that earn it. The weights are thrown away unless `keep_weights` is set; Retrainer trains the structure from scratch.
+Cycles are unrolled: a MorphTrainer whose `structure` is the output of another continues from there.
 """
 
 from collections.abc import Mapping
@@ -90,6 +90,7 @@ class MorphTrainer(base_component.BaseComponent):
         train_args: trainer_pb2.TrainArgs | RuntimeParameter | None = None,
         eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
         custom_config: dict[str, Any] | RuntimeParameter | None = None,
+        keep_weights: bool = False,
     ):
         """Constructs the component.
 
@@ -124,6 +125,8 @@ class MorphTrainer(base_component.BaseComponent):
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
             custom_config: `epochs` and `batch_size` of the search, `hparams` for `build_model`, `cycle` to show,
                 `checkpoint_dir` to continue from when the execution was killed.
+            keep_weights: write the narrowed network's weights beside the structure, for a Retrainer with
+                `warm_start=True`. Not with expand_to, since nobody trained the channels that it adds.
 
         Raises:
             MorphError: what can be seen to be wrong without data.
@@ -139,7 +142,7 @@ class MorphTrainer(base_component.BaseComponent):
             module_path=module_path,
             train_args=train_args,
             eval_args=eval_args,
-            custom_config=custom_config,
+            custom_config=training_spec.with_flag(custom_config, "keep_weights", keep_weights),
         )
         spec = MorphTrainerSpec(
             **shared,

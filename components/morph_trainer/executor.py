@@ -12,7 +12,7 @@ import morph_core as morph
 from morph_core.checkpoint import Storage
 from morph_core.costs import unit_of, written
 
-from .. import checkpoints, distribution, training, training_inputs
+from .. import checkpoints, distribution, training, training_inputs, training_spec
 from ..progress import ProgressCallback
 from ..staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
@@ -49,12 +49,20 @@ class Executor(base_executor.BaseExecutor):
             emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir,
         ):
             inputs = training_inputs.read(input_dict, exec_properties)
+            keep_weights = training_spec.has_flag(exec_properties, "keep_weights")
+            if keep_weights and goal.expand_to is not None:
+                raise morph.MorphError(
+                    f"keep_weights=True with expand_to={goal.expand_to!r}: the channels that widening adds were not "
+                    "trained, so there is nothing to keep for them. Leave one of the two away."
+                )
             seed = inputs.module.seed(inputs.hparams)
             graph = morph.ChannelGraph.from_model(seed)
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
-            structure = _search(goal, inputs, graph, seed, input_dict.get("seed_structure"), log_dir, checkpoint)
+            structure, narrowed = _search(
+                goal, inputs, graph, seed, input_dict.get("seed_structure"), log_dir, checkpoint
+            )
             cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""
-            exporter.write(structure, title=f"Learned structure{cycle}")
+            exporter.write(structure, f"Learned structure{cycle}", trained=narrowed if keep_weights else None)
             checkpoints.clear(checkpoint)
         print(_summary(structure), f"Report: {exporter.report_path}", sep="\n", flush=True)
 
@@ -67,8 +75,10 @@ def _search(
     start: list[Artifact] | None,
     log_dir: str,
     checkpoint: Storage | None,
-) -> morph.Structure:
-    """The structure that the search finds, relative to the user's own network whatever it starts from."""
+) -> tuple[morph.Structure, keras.Model]:
+    """What the search finds: the structure, relative to the user's own network whatever it starts from; and the network
+    that was searched without the channels that are gone, with the weights it has.
+    """
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
     seed_costs = {cost: graph.cost(cost) for cost in goal.amounts}
     start_costs = {cost: graph.cost(cost, first) for cost in goal.amounts}
@@ -89,13 +99,14 @@ def _search(
     training.train(search, inputs, log_dir, progress, checkpoint)
     structure = search.structure()
     _prove(model, structure, next(iter(inputs.evaluation))[0])
+    narrowed = morph.rebuild(model, structure, weights="inherit")
     if first is not None:
         structure = morph.chain(first, structure)
     if goal.expand_to is not None:
         fractions = {cost: float(goal.expand_to) for cost in goal.amounts}
         structure = morph.expand(structure, graph, target=fractions, multiple_of=goal.multiple_of or 1)
     # The user's own words, where the search of a later cycle was given the budget of its smaller network.
-    return dataclasses.replace(structure, goal=goal.asked)
+    return dataclasses.replace(structure, goal=goal.asked), narrowed
 
 
 def _prove(model: keras.Model, structure: morph.Structure, features: Any) -> None:

@@ -1,8 +1,8 @@
 """The Retrainer component: a learned structure and examples go in, an ordinary trained model comes out.
 
-The network of the user's module file is built with the structure's widths and trained from fresh weights, without any
-regulariser of ours. The model is exported as TFX's Trainer exports one, so Evaluator, InfraValidator, BulkInferrer and
-Pusher take it.
+The network of the user's module file is built with the structure's widths and trained from fresh weights (or, with
+`warm_start`, from those of the search), without any regulariser of ours. The model is exported as TFX's Trainer exports
+one, so Evaluator, InfraValidator, BulkInferrer and Pusher take it.
 """
 
 from typing import Any, ClassVar
@@ -70,6 +70,7 @@ class Retrainer(base_component.BaseComponent):
         train_args: trainer_pb2.TrainArgs | RuntimeParameter | None = None,
         eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
         custom_config: dict[str, Any] | RuntimeParameter | None = None,
+        warm_start: bool = False,
     ):
         """Constructs the component.
 
@@ -86,6 +87,8 @@ class Retrainer(base_component.BaseComponent):
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
             custom_config: `epochs`, `batch_size`, `hparams` for `build_model`, and `checkpoint_dir` to continue from
                 when the execution was killed.
+            warm_start: start from the weights that a MorphTrainer with `keep_weights=True` left beside the structure,
+                with the statistics of BatchNormalization estimated anew, instead of from fresh ones.
 
         Raises:
             MorphError: what can be seen to be wrong without data.
@@ -100,7 +103,7 @@ class Retrainer(base_component.BaseComponent):
             module_path=module_path,
             train_args=train_args,
             eval_args=eval_args,
-            custom_config=custom_config,
+            custom_config=training_spec.with_flag(custom_config, "warm_start", warm_start),
         )
         spec = RetrainerSpec(
             **shared,

@@ -1,4 +1,4 @@
-"""Trains a learned structure from fresh weights and exports the model, whole or not at all."""
+"""Trains a learned structure, from fresh weights or its search's, and exports the model, whole or not at all."""
 
 from typing import Any
 
@@ -9,12 +9,15 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 
-from .. import checkpoints, distribution, model_assets, training, training_inputs
+from .. import checkpoints, distribution, model_assets, training, training_inputs, training_spec
 from ..progress import ProgressCallback
 from ..staging import complete_or_absent, emptied_on_failure
 from ..structure_exporter import StructureExporter
 from ..structure_exporter.exporter import cost_properties, goal_properties, set_custom_properties
 from . import serving
+
+# Batches from which a warm start estimates the statistics of BatchNormalization: more change little, and take time.
+_RECALIBRATION_STEPS = 100
 
 
 class Executor(base_executor.BaseExecutor):
@@ -50,6 +53,11 @@ class Executor(base_executor.BaseExecutor):
             model = morph.rebuild(seed, structure, weights="fresh")
             model.compile(**morph.compile_arguments(seed))
             inputs.check_fit(model)
+            if training_spec.has_flag(exec_properties, "warm_start"):
+                StructureExporter(source).read_weights(model)
+                steps = min(inputs.steps_per_epoch, _RECALIBRATION_STEPS)
+                renewed = morph.recalibrate(model, inputs.train, steps)
+                print(f"Starting from the search's weights; {renewed} BatchNormalizations estimated anew.", flush=True)
             signatures = serving.signatures(model, inputs.spec, inputs.module)
             progress = ProgressCallback(task="retrain", epochs=inputs.epochs, steps_per_epoch=inputs.steps_per_epoch)
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)

@@ -6,7 +6,7 @@ from tfx.types.artifact import Artifact
 
 
 class MorphStructure(Artifact):
-    """A learned structure: how wide each layer of one seed network should be. No weights travel with it.
+    """A learned structure: how wide each layer of one seed network should be. It needs no weights.
 
     Directory layout, below the artifact's URI:
 
@@ -15,6 +15,8 @@ class MorphStructure(Artifact):
     report.html       the same for people, in one self-contained page
     widths.svg        the report's pictures, for slides and other pages
     trajectory.svg    (absent when the structure has no trajectory)
+    weights.npz       (with keep_weights only) the narrowed network's weights at the end of the search: the arrays of
+                      `model.get_weights()`, named 0, 1, ..., and `paths`, the names of the weights
     ```
 
     `structure.json` alone rebuilds the network: `morph_core.rebuild(build_model(hparams), Structure.load(path))`.

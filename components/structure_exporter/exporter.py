@@ -1,13 +1,18 @@
 """Writes a structure into a `MorphStructure` artifact (JSON, report, pictures, properties) and reads it back.
 
+The weights of the search may lie beside it, for a retraining that starts from them; the structure does without.
+
 The artifact's directory appears complete or not at all. Reading checks what a stale or foreign file could get wrong and
 says which file it was.
 """
 
 import dataclasses
+import io
 import os
+import zipfile
 
 import keras
+import numpy as np
 from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 
@@ -18,6 +23,7 @@ from ..staging import complete_or_absent
 
 STRUCTURE_FILE = "structure.json"
 REPORT_FILE = "report.html"
+WEIGHTS_FILE = "weights.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +51,20 @@ class StructureExporter:
         """Where `report.html` lies."""
         return os.path.join(self.artifact.uri, REPORT_FILE)
 
-    def write(self, structure: morph.Structure, title: str = "Learned structure") -> None:
+    def write(
+        self, structure: morph.Structure, title: str = "Learned structure", trained: keras.Model | None = None
+    ) -> None:
         """Fills the artifact's directory, all of it or nothing, and sets its custom properties.
 
         Args:
             structure: what to write.
             title: heading of the report.
+            trained: a network of that structure whose weights are to lie beside it.
         """
         texts = {STRUCTURE_FILE: structure.to_json(), REPORT_FILE: report.html(structure, title=title)}
         files = {name: text.encode() for name, text in texts.items()} | dict(report.pictures(structure))
+        if trained is not None:
+            files[WEIGHTS_FILE] = _packed(trained)
         with complete_or_absent(self.artifact.uri) as directory:
             for name, content in files.items():
                 with fileio.open(os.path.join(directory, name), "wb") as file:
@@ -95,6 +106,43 @@ class StructureExporter:
             )
         return structure
 
+    def read_weights(self, model: keras.Model) -> None:
+        """Gives a network of the structure the weights that lie beside it.
+
+        Args:
+            model: as `morph_core.rebuild` makes it from the structure.
+
+        Raises:
+            MorphError: there are no weights, or they are not this network's.
+        """
+        path = os.path.join(self.artifact.uri, WEIGHTS_FILE)
+        if not fileio.exists(path):
+            raise morph.MorphError(
+                f"warm_start: there are no weights at {path}. Have MorphTrainer write them with keep_weights=True, "
+                "without expand_to: widened layers have channels that nobody trained. Or train from scratch, without "
+                "warm_start."
+            )
+        with fileio.open(path, "rb") as file:
+            content = file.read()
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+                paths = stored["paths"].tolist()
+                values = [stored[str(number)] for number in range(len(paths))]
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise morph.MorphError(
+                f"The weights in {path} cannot be read ({error}). Restore the file, run MorphTrainer again, or train "
+                "without warm_start."
+            ) from error
+        found = {name: value.shape for name, value in zip(paths, values, strict=True)}
+        expected = {weight.path: tuple(weight.shape) for weight in model.weights}
+        if list(found.items()) != list(expected.items()):
+            differing = sorted(dict(found.items() ^ expected.items()))
+            raise morph.MorphError(
+                f"The weights in {path} are of another network: {', '.join(differing[:3]) or 'their order'} "
+                "differ in name or shape. Use the module file and the hyperparameters of the search."
+            )
+        model.set_weights(values)
+
     def _describe(self, structure: morph.Structure) -> None:
         properties: dict[str, str | int | float] = {
             "fingerprint": structure.fingerprint,
@@ -106,6 +154,14 @@ class StructureExporter:
             **cost_properties(structure),
         }
         set_custom_properties(self.artifact, properties)
+
+
+def _packed(model: keras.Model) -> bytes:
+    """A model's weights in their order, as plain arrays named 0, 1, ... in NumPy's npz format, and their paths."""
+    buffer = io.BytesIO()
+    values = {str(number): value for number, value in enumerate(model.get_weights())}
+    np.savez(buffer, paths=np.array([weight.path for weight in model.weights]), **values)
+    return buffer.getvalue()
 
 
 def goal_properties(structure: morph.Structure) -> dict[str, str | float]:
