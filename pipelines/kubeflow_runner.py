@@ -129,7 +129,12 @@ def _notes(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineK
     else:
         if pipeline == "retrain":
             notes.append(f"It retrains {structure}.")
-        if kubeflow.baseline_model is None:
+        if pipeline == "morph" and config.budgets is not None:
+            notes.append(
+                "The networks of several budgets are compared with each other, and with no earlier model; what "
+                "'choose' picks is pushed when it meets the absolute bound."
+            )
+        elif kubeflow.baseline_model is None:
             notes.append(
                 "No baseline: open-source Kubeflow cannot look up the latest blessed model, so a model is pushed when "
                 "it meets the absolute bound. Set kubeflow.baseline_model to compare with one."

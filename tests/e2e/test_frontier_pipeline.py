@@ -7,12 +7,14 @@ import pytest
 import tensorflow as tf
 import yaml
 from rich.console import Console
+from tfx.orchestration import metadata
 
 from morph_tfx.pipelines import demo
 from morph_tfx.pipelines.config import PipelineConfig, load_config
 from morph_tfx.pipelines.frontier_pipeline import arms
 from morph_tfx.pipelines.kubeflow_runner import compile_pipeline
 from morph_tfx.pipelines.local_runner import RunResult, run_pipeline
+from morph_tfx.pipelines.pushed import latest_pushed
 from morph_tfx.pipelines.summary import show_summary
 
 SETTINGS = {
@@ -88,6 +90,16 @@ def test_the_pushed_model_is_the_chosen_one(result, found):
     assert outputs.shape == (3, 10)
 
 
+def test_a_retraining_finds_the_structure_of_the_chosen_network(config, result, found):
+    """The pushed model is a copy that another step made, so its lineage alone does not lead there."""
+    [chosen] = [point for point in found["points"] if point["chosen"]]
+    with metadata.Metadata(metadata.sqlite_metadata_connection_config(config.metadata)) as handle:
+        pushed = latest_pushed(handle.store, [config.name])
+    assert pushed is not None
+    searched = result.step(f"MorphTrainer-{chosen['label'].split()[1]}-1")
+    assert pushed["structure"][0].uri == searched.outputs["structure"][0].uri
+
+
 def test_data_steps_are_shared_and_branches_are_told_apart(result, account):
     ids = [step.node_id for step in result.steps]
     assert len(ids) == len(set(ids)) == 5 + 3 * 5 + 2
@@ -127,7 +139,9 @@ def test_the_branches_of_a_kubeflow_job_depend_on_the_data_steps_alone(config_fi
         cycles=2,
         kubeflow={"image": "registry.example.com/morph-tfx:1"},
     )
-    job = compile_pipeline(on_cluster, tmp_path / "job.yaml", say=lambda line: None)
+    lines: list[str] = []
+    job = compile_pipeline(on_cluster, tmp_path / "job.yaml", say=lines.append)
+    assert any("compared with each other, and with no earlier model" in line for line in lines)
     [spec, *_] = yaml.safe_load_all(job.read_text())
     tasks = spec["root"]["dag"]["tasks"]
     arm_names = {arm.name for arm in arms(on_cluster)}
