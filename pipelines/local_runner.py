@@ -101,7 +101,7 @@ def run_pipeline(
             raise MorphError(f"{key}: {path} is remote. A run on this machine expects a path on its own disk.")
     check_functions(config)
     check_examples(config.data, config.label)
-    config = _with_staged_structure(staged(config))
+    config = with_staged_structure(staged(config))
     for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
         Path(directory).mkdir(parents=True, exist_ok=True)
     if not verbose:
@@ -158,7 +158,7 @@ def _about(config: PipelineConfig) -> dict[str, str]:
     return words
 
 
-def _with_staged_structure(config: PipelineConfig) -> PipelineConfig:
+def with_staged_structure(config: PipelineConfig) -> PipelineConfig:
     """The configuration with its structure, if it names one, replaced by a copy that is named by its content.
 
     TFX knows an imported artifact by its place: of a file that was changed it would take the cached results.

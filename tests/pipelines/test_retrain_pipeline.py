@@ -8,14 +8,19 @@ After a change that is meant, write the golden anew and read the difference:
 import os
 from pathlib import Path
 
+import keras
 import pytest
 import tfx
 import yaml
+from click.testing import CliRunner
 from tfx.utils import json_utils
 
+import morph_core as morph
 from morph_core import MorphError
+from morph_tfx.pipelines.cli import cli
 from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.kubeflow_runner import compile_pipeline
+from morph_tfx.pipelines.local_runner import with_staged_structure
 from morph_tfx.pipelines.module_files import without_wheels
 from morph_tfx.pipelines.retrain_pipeline import retrain_pipeline
 
@@ -122,6 +127,40 @@ def test_an_imported_structure_is_retrained_with_the_schema_of_the_new_examples(
     assert source_of(nodes["Retrainer"].inputs["structure"]) == ("Structure", "result")
     assert source_of(nodes["Transform"].inputs["schema"]) == ("SchemaGen", "schema")
     assert source_of(nodes["Evaluator"].inputs["baseline_model"]) == ("LatestBlessedModel", "model")
+
+
+def test_a_changed_structure_is_another_one_to_the_cache_and_a_broken_one_is_refused_first(tmp_path):
+    path = tmp_path / "structure.json"
+    text = (TEXT + "retrain_pipeline: {structure: structure.json}\n").replace("gs://bucket/", "")
+    copies = []
+    for width in (3, 4, 4):
+        inputs = keras.Input((5,))
+        model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(8, name="hidden")(inputs)))
+        structure = morph.describe(morph.ChannelGraph.from_model(model), {"hidden": width})
+        structure.save(path)
+        copy = Path(with_staged_structure(config_of(text, tmp_path)).retrain_pipeline.structure)
+        assert (copy.name, morph.Structure.load(copy)) == ("structure.json", structure)
+        copies.append(copy.parent)
+    assert copies[0] != copies[1] == copies[2]
+    path.write_text("{")
+    with pytest.raises(MorphError, match=r"structure.json is not valid JSON"):
+        with_staged_structure(config_of(text, tmp_path))
+
+
+def test_the_command_compiles_the_same_job(job, tmp_path):
+    (tmp_path / "config.yaml").write_text(TEXT)
+    arguments = [
+        "compile",
+        "--config",
+        tmp_path / "config.yaml",
+        "--pipeline",
+        "retrain",
+        "--output",
+        tmp_path / "j.yaml",
+    ]
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "j.yaml").read_text() == job.read_text()
 
 
 def test_the_job_equals_its_golden(job):
