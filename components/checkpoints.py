@@ -99,7 +99,8 @@ def place(
     if not base:
         print(
             "No checkpoints: what is trained so far is lost if this execution is killed. Name a directory that "
-            "survives it in custom_config['checkpoint_dir'], such as a mounted volume or gs://...",
+            "survives it in custom_config['checkpoint_dir'] (in a configuration: kubeflow.checkpoint_dir), such as a "
+            "mounted volume or gs://...",
             flush=True,
         )
         return None

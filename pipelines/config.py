@@ -229,6 +229,12 @@ class KubeflowConfig(_Section):
         description="where the pods push the model, if not to push_to",
         examples=["gs://bucket/serving"],
     )
+    checkpoint_dir: str | None = Field(
+        None,
+        min_length=1,
+        description="directory on a volume, or gs://, where a training step that is restarted finds its checkpoints",
+        examples=["/mnt/checkpoints"],
+    )
     module_dir: str = Field(
         "/opt/morph-tfx/modules",
         pattern=r"^(/|[a-z0-9]+://)",
@@ -414,6 +420,11 @@ class PipelineConfig(_Section):
     push_to: Location = Field("pushed", description="directory that receives the model", examples=["pushed"])
     pipeline_root: Location = Field("pipeline_root", description="directory for the artifacts of local runs")
     metadata: Location = Field("metadata.sqlite", description="sqlite file for the ML metadata of local runs")
+    checkpoint_dir: Location | None = Field(
+        None,
+        description="directory for the checkpoints of trainings that are running, if not below pipeline_root",
+        examples=["checkpoints"],
+    )
     beam: BeamConfig = Field(DIRECT, description="where the data steps run, see the template")
     beam_args: tuple[str, ...] = Field((), description="further arguments of the Apache Beam pipelines, as they are")
     kubeflow: KubeflowConfig | None = Field(None, description="needed to compile for Kubeflow only")

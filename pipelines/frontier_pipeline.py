@@ -75,9 +75,9 @@ def frontier_pipeline(config: PipelineConfig) -> tfx.dsl.Pipeline:
             )
             makers = [uniform.with_id(f"UniformWidths-{arm.name}")]
         structure = makers[-1].outputs["structure"]
-        retrainer = Retrainer(
-            **data.arguments, structure=structure, **stages.training(config.retrain, config.hparams)
-        ).with_id(f"Retrainer-{arm.name}")
+        retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config, config.retrain)).with_id(
+            f"Retrainer-{arm.name}"
+        )
         model = retrainer.outputs["model"]
         evaluator = stages.evaluate(config, data.examples, model).with_id(f"Evaluator-{arm.name}")
         branches.append(Branch(arm.label, arm.kind, model, evaluator.outputs["evaluation"], structure))

@@ -109,6 +109,7 @@ def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineCon
             "pipeline_root": kubeflow.pipeline_root or f"minio://mlpipeline/v2/artifacts/{config.name}",
             "data": config.data.model_copy(update={"path": kubeflow.data_path or config.data.path}),
             "push_to": kubeflow.push_to or config.push_to,
+            "checkpoint_dir": kubeflow.checkpoint_dir,
             **({} if kubeflow.beam is None else {"beam": kubeflow.beam, "beam_args": ()}),
             "module_file": in_image(config.module_file),
             "transform_module_file": in_image(config.preprocessing_file),
@@ -146,6 +147,11 @@ def _notes(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineK
             notes.append(
                 f"No accelerator: {component} runs on CPUs. Otherwise set kubeflow.steps.{component}: {{profile: gpu}}."
             )
+    if kubeflow.checkpoint_dir is None:
+        notes.append(
+            "No checkpoints: a training step that is preempted starts from the beginning. Otherwise set "
+            "kubeflow.checkpoint_dir to a gs:// address or a directory on a volume of the training steps."
+        )
     for key, path, override in (
         ("data.path", kubeflow.data_path or config.data.path, "kubeflow.data_path"),
         ("push_to", push_to, "kubeflow.push_to"),

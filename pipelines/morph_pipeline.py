@@ -39,7 +39,7 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
     data = stages.prepare(config)
     search = stages.search(config, data)
     structure = search[-1].outputs["structure"]
-    retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config.retrain, config.hparams))
+    retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config, config.retrain))
     model = retrainer.outputs["model"]
     push = stages.evaluate_and_push(config, data.examples, model, baseline)
     return stages.assemble(config, config.name, [*data.nodes, *search, retrainer, *push])

@@ -47,7 +47,7 @@ def retrain_pipeline(
     """
     source, structure, schema, pushed_model = _source(config, resolve)
     data = stages.prepare(config, schema)
-    retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config.retrain, config.hparams))
+    retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config, config.retrain))
     judged = stages.evaluate_and_push(
         config,
         data.examples,

@@ -5,7 +5,7 @@ Nodes come in an order that runs. What a pipeline does in between, search or ret
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,17 @@ def prepare(config: PipelineConfig, schema: types.BaseChannel | None = None) -> 
     return Data([*nodes, validator, transform], examples, arguments)
 
 
-def training(training: TrainingConfig, hparams: Mapping[str, Any], **display: str) -> dict[str, Any]:
-    """What MorphTrainer and Retrainer are told of the training: steps are TFX's, all else is in custom_config."""
-    custom_config: dict[str, Any] = {"batch_size": training.batch_size, "hparams": dict(hparams), **display}
+def training(config: PipelineConfig, training: TrainingConfig, **display: str) -> dict[str, Any]:
+    """What MorphTrainer and Retrainer are told of the training: steps are TFX's, all else is in custom_config.
+
+    Args:
+        config: of the pipeline.
+        training: its `search` or `retrain`.
+        display: further entries, to be shown.
+    """
+    custom_config: dict[str, Any] = {"batch_size": training.batch_size, "hparams": dict(config.hparams), **display}
+    if config.checkpoint_dir is not None:
+        custom_config["checkpoint_dir"] = config.checkpoint_dir
     if training.distribution is not None:
         custom_config["distribution"] = training.distribution.model_dump(mode="json", exclude_none=True)
     if training.mixed_precision:
@@ -97,7 +105,7 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
             min_channels=config.min_channels,
             gate=config.gate,
             expand_to=expand_to,
-            **training(config.search, config.hparams, cycle=f"{cycle}/{config.cycles}"),
+            **training(config, config.search, cycle=f"{cycle}/{config.cycles}"),
         ).with_id(f"{name}-{cycle}")
         trainers.append(trainer)
     return trainers

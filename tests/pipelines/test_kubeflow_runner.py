@@ -297,8 +297,9 @@ def test_a_named_baseline_is_imported_and_compared_with(tmp_path):
 
 
 def test_paths_of_the_cluster_replace_those_of_this_machine(tmp_path):
-    paths = "kubeflow: {image: x, data_path: s3://b/data, push_to: s3://b/out, module_dir: /modules}\n"
-    tasks = yaml.safe_load(compiled(tmp_path, TEXT + paths).read_text())["root"]["dag"]["tasks"]
+    paths = "data_path: s3://b/data, push_to: s3://b/out, module_dir: /modules, checkpoint_dir: /mnt/c"
+    [spec] = specs(compiled(tmp_path, TEXT + f"kubeflow: {{image: x, {paths}}}\n"))
+    tasks = spec["root"]["dag"]["tasks"]
 
     def constant(task: str, name: str) -> str:
         return tasks[task]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
@@ -306,6 +307,8 @@ def test_paths_of_the_cluster_replace_those_of_this_machine(tmp_path):
     assert constant("ImportExampleGen", "input_base") == "s3://b/data"
     assert "s3://b/out" in constant("Pusher", "push_destination")
     assert constant("Retrainer", "module_file") == "/modules/module.py"
+    for step in ("MorphTrainer-1", "Retrainer"):
+        assert json.loads(constant(step, "custom_config"))["checkpoint_dir"] == "/mnt/c"
 
 
 def test_a_configuration_without_a_kubeflow_section_is_refused(tmp_path):
