@@ -99,9 +99,10 @@ class Machine:
         return result.stderr.splitlines()[-1]
 
     def start(self, *arguments: str, script: str = "tools/second_stack.sh") -> "subprocess.Popen[bytes]":
+        # What runs under nohup ignores SIGHUP, and so would the script, without a way to change it.
         with (self.folder / "output").open("wb") as output:
             return subprocess.Popen(
-                [self.checkout / script, *arguments],
+                ["env", "--default-signal=HUP", self.checkout / script, *arguments],
                 env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
