@@ -23,10 +23,11 @@ import tensorflow as tf
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
-from tfx.utils import json_utils
 
 from morph_core import MorphError
 from morph_core.checkpoint import Directory, Storage
+
+from .custom_config import custom_config_of
 
 _UNFINISHED = ".unfinished"
 
@@ -94,7 +95,7 @@ def place(
     Raises:
         MorphError: `checkpoint_dir` has a scheme that TensorFlow cannot write to here.
     """
-    config = json_utils.loads(exec_properties.get("custom_config") or "null") or {}
+    config = custom_config_of(exec_properties)
     base = config.get("checkpoint_dir") or _directory_of_node(context)
     if not base:
         print(

@@ -18,9 +18,10 @@ import keras
 import tensorflow as tf
 from absl import logging
 from tfx.types.artifact import Artifact
-from tfx.utils import json_utils
 
 from morph_core import MorphError
+
+from .custom_config import custom_config_of
 
 STRATEGIES = {
     "mirrored": "the GPUs of one machine, or the 'devices' that are listed",
@@ -77,7 +78,7 @@ def training_scope(exec_properties: Mapping[str, Any], output_dict: Mapping[str,
     Raises:
         MorphError: the strategy or a device is not there.
     """
-    config = json_utils.loads(exec_properties.get("custom_config") or "null") or {}
+    config = custom_config_of(exec_properties)
     check(config)
     keras.utils.clear_session()  # what earlier steps in this process built is not needed any more
     _grow_gpu_memory()

@@ -21,11 +21,12 @@ from tfx.dsl.io import fileio
 from tfx.proto import trainer_pb2
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
-from tfx.utils import io_utils, json_utils, proto_utils
+from tfx.utils import io_utils, proto_utils
 
 from morph_core import MorphError
 
 from . import distribution, user_module
+from .custom_config import custom_config_of
 from .training_spec import check_custom_config
 
 DEFAULT_EPOCHS = 10
@@ -99,7 +100,7 @@ def read(input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str,
     Raises:
         MorphError: something in them cannot be used; the message says what.
     """
-    config = json_utils.loads(exec_properties.get("custom_config") or "null") or {}
+    config = custom_config_of(exec_properties)
     check_custom_config(config)
     module = user_module.load(exec_properties)
     hparams = {**(config.get("hparams") or {}), **_tuned(input_dict.get("hyperparameters"))}

@@ -20,6 +20,7 @@ from tfx.utils import json_utils
 from morph_core import MorphError
 
 from . import distribution
+from .custom_config import custom_config_of
 
 INPUTS = {
     "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -140,7 +141,7 @@ def with_flag(custom_config: Any, name: str, wanted: bool) -> Any:
 
 def has_flag(exec_properties: Mapping[str, Any], name: str) -> bool:
     """Whether a component's execution properties have that flag."""
-    return bool((json_utils.loads(exec_properties.get("custom_config") or "null") or {}).get(name))
+    return bool(custom_config_of(exec_properties).get(name))
 
 
 def package_user_module(component: base_component.BaseComponent) -> None:

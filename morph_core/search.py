@@ -263,10 +263,8 @@ class StructureSearch(keras.Model):
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Takes up what `memory` told, in this process or an earlier one, about a search of the same arguments."""
         if self._controller is not None:
-            for name, value in memory["controller"].items():
-                setattr(self._controller, name, np.array(value) if isinstance(value, list) else value)
-        for name, value in memory["gate"].items():
-            setattr(self._gate, name, np.array(value) if isinstance(value, list) else value)
+            _take_up(self._controller, memory["controller"])
+        _take_up(self._gate, memory["gate"])
         self._trajectory = [dict(row) for row in memory["trajectory"]]
         self._steps_seen = int(memory["steps"])
         self._epoch_length, self._seen = memory["epoch_length"], dict(memory["seen"])
@@ -559,3 +557,9 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for name, value in values.items()
     }
+
+
+def _take_up(target: Any, values: Mapping[str, Any]) -> None:
+    """Sets attributes to what `_plain` made of them."""
+    for name, value in values.items():
+        setattr(target, name, np.array(value) if isinstance(value, list) else value)

@@ -64,12 +64,10 @@ def fill(kind: str, source: Any, file: Path) -> dict[str, Any]:
 
 def _figures(source: Any) -> dict[str, float]:
     if source.type_name == "ModelEvaluation":
-        from .verdict import measured
+        from morph_tfx.components.evaluation import measured
 
         return measured(source.uri)
-    figures = {}
-    for name, value in source.mlmd_artifact.custom_properties.items():
-        kind = value.WhichOneof("value")
-        if kind in ("int_value", "double_value") and name not in _NO_FIGURES:
-            figures[name] = float(getattr(value, kind))
-    return figures
+    from morph_tfx.components.structure_exporter.exporter import custom_properties
+
+    found = custom_properties(source).items()
+    return {name: float(value) for name, value in found if not isinstance(value, str) and name not in _NO_FIGURES}

@@ -51,7 +51,9 @@ def show_summary(
         widths.add_row(layer["name"], layer["kind"], str(layer["seed_width"]), final)
     console.print(widths)
 
-    from .verdict import measured, objections
+    from morph_tfx.components.evaluation import measured
+
+    from .verdict import objections
 
     metrics = measured(result.evaluation)
     count = metrics.pop("example_count", 0)

@@ -1,4 +1,4 @@
-"""What Evaluator measured and decided, in words. Importing this imports TFMA."""
+"""Why Evaluator did not bless a model, in words. Importing this imports TFMA."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import os
 from typing import Any
 
 import tensorflow_model_analysis as tfma
-
-from morph_tfx.components.evaluation import measured
-
-__all__ = ["measured", "objections"]
 
 
 def objections(evaluation: str | os.PathLike[str]) -> list[str]:

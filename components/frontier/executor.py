@@ -19,7 +19,7 @@ from morph_core.frontier import Frontier, Point
 from ..evaluation import measured
 from ..staging import complete_or_absent
 from ..structure_exporter import StructureExporter
-from ..structure_exporter.exporter import set_custom_properties
+from ..structure_exporter.exporter import custom_properties, set_custom_properties
 
 FRONTIER_FILE, REPORT_FILE, PICTURE_FILE = "frontier.json", "report.html", "frontier.svg"
 
@@ -70,7 +70,7 @@ class Executor(base_executor.BaseExecutor):
         if source is not None:
             with complete_or_absent(outputs["model"].uri) as directory:
                 io_utils.copy_dir(source.uri, directory)
-            set_custom_properties(outputs["model"], _custom_properties(source))
+            set_custom_properties(outputs["model"], custom_properties(source))
         _bless(outputs["blessing"], source)
         _write(outputs["frontier"], frontier)
         print(frontier.verdict(), f"Report: {os.path.join(outputs['frontier'].uri, REPORT_FILE)}", sep="\n", flush=True)
@@ -116,15 +116,6 @@ def _bless(blessing: Artifact, model: Artifact | None) -> None:
         properties[constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY] = model.uri
         properties[constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY] = model.id
     set_custom_properties(blessing, properties)
-
-
-def _custom_properties(artifact: Artifact) -> dict[str, str | int | float]:
-    found = {}
-    for name, value in artifact.mlmd_artifact.custom_properties.items():
-        kind = value.WhichOneof("value")
-        if kind in ("int_value", "double_value", "string_value"):
-            found[name] = getattr(value, kind)
-    return found
 
 
 def _write(artifact: Artifact, frontier: Frontier) -> None:

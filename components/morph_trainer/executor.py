@@ -59,10 +59,10 @@ class Executor(base_executor.BaseExecutor):
             graph = morph.ChannelGraph.from_model(seed)
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
             structure, narrowed = _search(
-                goal, inputs, graph, seed, input_dict.get("seed_structure"), log_dir, checkpoint
+                goal, inputs, graph, seed, input_dict.get("seed_structure"), log_dir, checkpoint, keep_weights
             )
             cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""
-            exporter.write(structure, f"Learned structure{cycle}", trained=narrowed if keep_weights else None)
+            exporter.write(structure, f"Learned structure{cycle}", trained=narrowed)
             checkpoints.clear(checkpoint)
         print(_summary(structure), f"Report: {exporter.report_path}", sep="\n", flush=True)
 
@@ -75,9 +75,10 @@ def _search(
     start: list[Artifact] | None,
     log_dir: str,
     checkpoint: Storage | None,
-) -> tuple[morph.Structure, keras.Model]:
-    """What the search finds: the structure, relative to the user's own network whatever it starts from; and the network
-    that was searched without the channels that are gone, with the weights it has.
+    keep_weights: bool,
+) -> tuple[morph.Structure, keras.Model | None]:
+    """What the search finds: the structure, relative to the user's own network whatever it starts from; and, to keep
+    its weights, the network that was searched without the channels that are gone.
     """
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
     seed_costs = {cost: graph.cost(cost) for cost in goal.amounts}
@@ -99,7 +100,7 @@ def _search(
     training.train(search, inputs, log_dir, progress, checkpoint)
     structure = search.structure()
     _prove(model, structure, next(iter(inputs.evaluation))[0])
-    narrowed = morph.rebuild(model, structure, weights="inherit")
+    narrowed = morph.rebuild(model, structure, weights="inherit") if keep_weights else None
     if first is not None:
         structure = morph.chain(first, structure)
     if goal.expand_to is not None:

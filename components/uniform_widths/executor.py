@@ -5,11 +5,11 @@ from typing import Any
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
-from tfx.utils import json_utils
 
 import morph_core as morph
 
 from .. import user_module
+from ..custom_config import custom_config_of
 from ..structure_exporter import StructureExporter
 
 
@@ -33,7 +33,7 @@ class Executor(base_executor.BaseExecutor):
             MorphError: the module cannot be used, or the target is below what one channel a layer costs.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        config = json_utils.loads(exec_properties.get("custom_config") or "null") or {}
+        config = custom_config_of(exec_properties)
         seed = user_module.load(exec_properties).seed(config.get("hparams") or {})
         target = exec_properties["target"]
         structure = morph.uniform(
