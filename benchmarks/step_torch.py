@@ -1,10 +1,21 @@
 """What Torch-Pruning's regularisers add to a training step: `step.py` runs this in an interpreter with PyTorch.
 
-Arguments: network, batch size, pixels, classes, rounds. Prints a JSON object: CPU seconds of each arm, round by round.
+All arms train one network in turn, as Torch-Pruning's README has it (`pruner.regularize(model)` between the backward
+pass and the optimizer's step): two copies of one network in one process differ by up to 10 % of CPU time on account of
+where their memory lies, more than most of what is measured. `plain, again` is the plain step once more and shows how
+much of a ratio is noise. Building a pruner (its dependency graph, its groups) is timed apart from the step.
+
+Prints a JSON object: `versions`; `setup`, CPU seconds once by arm; `seconds`, CPU seconds of each step by arm, and
+`regularize`, those of them inside of `pruner.regularize`. With `--one ARM` only that arm is trained, and `peak_mib` is
+the largest resident set of the process.
 """
 
+import argparse
+import importlib.metadata
 import json
+import math
 import random
+import resource
 import sys
 import time
 
@@ -13,6 +24,7 @@ import torch_pruning
 import torchvision
 from torch import nn
 
+ARMS = ("plain", "plain, again", "BNScale", "BNScale, group lasso", "GroupNorm")
 WARM_UP = 2
 
 
@@ -49,50 +61,72 @@ def network(name: str, classes: int) -> tuple[nn.Module, nn.Module]:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head), head
 
 
-def arm(kind: str, name: str, x: torch.Tensor, y: torch.Tensor, classes: int):
-    """A function that takes one step."""
-    torch.manual_seed(0)
-    model, head = network(name, classes)
-    options = {"pruning_ratio": 0.5, "ignored_layers": [head]}
-    pruner = None
-    if kind != "plain":
-        importance = torch_pruning.importance
-        if kind == "GroupNorm":
-            pruner = torch_pruning.pruner.GroupNormPruner(
-                model, x[:1], importance=importance.GroupMagnitudeImportance(), **options
-            )
-        else:
-            pruner = torch_pruning.pruner.BNScalePruner(
-                model, x[:1], importance=importance.BNScaleImportance(), group_lasso="lasso" in kind, **options
-            )
-        pruner.update_regularizer()
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        if pruner is not None:
-            pruner.regularize(model)
-        optimizer.step()
-
-    return step
+def pruner(arm: str, model: nn.Module, head: nn.Module, example: torch.Tensor):
+    """The pruner that regularises this arm: half of all channels, the head left whole. None for plain arms."""
+    if arm.startswith("plain"):
+        return None
+    options = {"pruning_ratio": 0.5, "global_pruning": True, "ignored_layers": [head]}
+    if arm == "GroupNorm":
+        importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+        made = torch_pruning.pruner.GroupNormPruner(model, example, importance, **options)
+    else:
+        importance = torch_pruning.importance.BNScaleImportance()
+        made = torch_pruning.pruner.BNScalePruner(model, example, importance, group_lasso="lasso" in arm, **options)
+    made.update_regularizer()
+    return made
 
 
 def main() -> None:
-    name, size, pixels, classes, rounds = sys.argv[1], *map(int, sys.argv[2:])
-    x, y = torch.randn(size, 3, pixels, pixels), torch.randint(classes, (size,))
-    steps = {kind: arm(kind, name, x, y, classes) for kind in ("plain", "BNScale", "BNScale, group lasso", "GroupNorm")}
-    seconds: dict[str, list[float]] = {kind: [] for kind in steps}
-    order = list(steps)
-    for number in range(-WARM_UP, rounds):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("network")
+    for number in ("batch", "pixels", "classes", "rounds"):
+        parser.add_argument(number, type=int)
+    parser.add_argument("--one", choices=ARMS)
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    x, y = torch.randn(given.batch, 3, given.pixels, given.pixels), torch.randint(given.classes, (given.batch,))
+    model, head = network(given.network, given.classes)
+    pruners, setup = {}, {}
+    for arm in [given.one] if given.one else ARMS:
+        start = time.process_time()
+        pruners[arm] = pruner(arm, model, head, x[:1])
+        setup[arm] = time.process_time() - start
+    # Torch-Pruning traces a network in inference mode and leaves it there.
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+
+    def step(arm: str) -> tuple[float, float, float]:
+        """CPU seconds of a step, those of its regulariser, and the loss."""
+        start = time.process_time()
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        regularize = time.process_time()
+        if pruners[arm] is not None:
+            pruners[arm].regularize(model)
+        regularized = time.process_time()
+        optimizer.step()
+        return time.process_time() - start, regularized - regularize, loss.item()
+
+    seconds: dict[str, list[float]] = {arm: [] for arm in pruners}
+    inside: dict[str, list[float]] = {arm: [] for arm in pruners}
+    order = list(pruners)
+    for number in range(-WARM_UP, given.rounds):
         random.Random(number).shuffle(order)
-        for kind in order:
-            start = time.process_time()
-            steps[kind]()
+        for arm in order:
+            spent, added, loss = step(arm)
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"The loss of {arm} in round {number} is {loss}: steps on it are not training."
+                )
             if number >= 0:
-                seconds[kind].append(time.process_time() - start)
-        print(f"torch, {name}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    print(json.dumps(seconds))
+                seconds[arm].append(spent)
+                inside[arm].append(added)
+        print(f"torch, {given.network}: round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "torch-pruning")}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    measured = {"versions": versions, "setup": setup, "seconds": seconds, "regularize": inside, "peak_mib": peak}
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":
