@@ -163,7 +163,7 @@ def _row(arm: str, spent: list[float], plain: list[float], look: float = 0.0) ->
 def torch_step(python: str, name: str, count: int, *options: str) -> dict:
     """What `step_torch.py` measured in that interpreter.
 
-    OpenMP's threads sleep while they wait for one another: spinning counts as CPU time, and on a busy machine as most of it.
+    OpenMP's threads sleep while they wait for one another: spinning would count as CPU time, on a busy machine as most.
     """
     command = [python, str(TORCH), name, *map(str, NETWORKS[name]), str(count), *options]
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
