@@ -19,6 +19,7 @@ TOP = (
     "Makefile",
     "README.md",
     "WORKSPACE",
+    "WORKSPACE.bzlmod",
 )
 SETTINGS = (
     ".dockerignore",

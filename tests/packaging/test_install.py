@@ -18,6 +18,10 @@ import pytest
 
 from tests.packaging.source import ROOT
 
+# Where a proxy inspects TLS, its certificate is in the system's store, which uv reads only when it is told to.
+STORES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+NETWORK = {"UV_SYSTEM_CERTS": "true"} if any(map(os.path.exists, STORES)) else {}
+
 # What only the core needs: everything up to a rebuilt network, where there is no TensorFlow.
 CORE = """
 import importlib.util
@@ -80,7 +84,7 @@ class Environment:
 
     def install(self, *requirements: str) -> None:
         command = [uv(), "pip", "install", "--quiet", "--python", str(self.bin / "python"), *requirements]
-        result = subprocess.run(command, text=True, capture_output=True, timeout=900)
+        result = subprocess.run(command, env={**NETWORK, **os.environ}, text=True, capture_output=True, timeout=900)
         if result.returncode and not index_answers():
             pytest.skip("the package index does not answer")
         assert result.returncode == 0, result.stderr
@@ -111,7 +115,9 @@ def environment(tmp_path: Path) -> Environment:
 
 def test_one_lock_holds_both_stacks_and_is_that_of_pyproject():
     command = [uv(), "lock", "--check", "--python", sys.executable]
-    result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300)
+    result = subprocess.run(
+        command, cwd=ROOT, env={**NETWORK, **os.environ}, text=True, capture_output=True, timeout=300
+    )
     if result.returncode and not index_answers():
         pytest.skip("the package index does not answer")
     assert result.returncode == 0, result.stderr
