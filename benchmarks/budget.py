@@ -6,6 +6,10 @@ each search takes 220 steps. Gates that a strength means nothing to are run from
 from the output file, so that an interrupted suite goes on where it stopped.
 
     python -m benchmarks.budget [--gate fisher --gate logistic_sigmoid] [--seeds 3] [--output build/budget.jsonl]
+
+With `--torch-python PATH`, an interpreter that has torch and torch-pruning (the head of `step.py` tells how to make
+one), a second table has what Torch-Pruning leaves of the same networks when it is asked for half; `--torch-only` prints
+that table alone.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ import json
 import os
 import pathlib
 import statistics
+import subprocess
+import tempfile
 import time
 from typing import Any
 
@@ -21,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import click
 import keras
+import numpy as np
 from keras import layers
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +36,7 @@ from sklearn.datasets import load_digits
 import morph_core as morph
 
 EPOCHS, BATCH, ROWS = 10, 64, 1400
+TORCH = pathlib.Path(__file__).with_name("budget_torch.py")
 # Strengths to start from, each a million times the one before, in units of the loss per seed's cost.
 STARTS = (1e-6, 1.0, 1e6)
 MLP_GOALS = ({"flops": 0.8}, {"flops": 0.5}, {"flops": 0.2}, {"flops": 0.05})
@@ -101,6 +109,12 @@ NETWORKS = {
 }
 
 
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images (1400, 8, 8, 1), float32 from -1 to 1, and labels (1400,)."""
+    data = load_digits()
+    return (data.images[:ROWS, ..., None] / 8 - 1).astype("float32"), data.target[:ROWS]
+
+
 def run(name: str, goal: dict[str, float], gate: str, start: float, seed: int) -> dict:
     """One search: how much of each budget it used in the end."""
     keras.utils.set_random_seed(seed)
@@ -111,9 +125,7 @@ def run(name: str, goal: dict[str, float], gate: str, start: float, seed: int) -
     strength = start / morph.ChannelGraph.from_model(model).cost(first)
     search = morph.StructureSearch(model, cost=first, target=goal, gate=gate, strength=strength)
     search.compile(keras.optimizers.Adam(2e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    digits = load_digits()
-    images = (digits.images[:ROWS, ..., None] / 8 - 1).astype("float32")
-    search.fit(images, digits.target[:ROWS], batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    search.fit(*digits(), batch_size=BATCH, epochs=EPOCHS, verbose=0)
     structure = search.structure()
     built = morph.rebuild(model, structure)
     graph = morph.ChannelGraph.from_model(built)
@@ -140,7 +152,26 @@ def run(name: str, goal: dict[str, float], gate: str, start: float, seed: int) -
 @click.option("--network", "names", multiple=True, type=click.Choice(list(NETWORKS)), help="Only these networks.")
 @click.option("--seeds", default=3, show_default=True, help="Searches of each kind.")
 @click.option("--output", default="build/budget.jsonl", show_default=True, type=click.Path(path_type=pathlib.Path))
-def main(gates: tuple[str, ...], names: tuple[str, ...], seeds: int, output: pathlib.Path) -> None:
+@click.option("--torch-python", type=click.Path(exists=True), help="An interpreter with torch and torch-pruning.")
+@click.option("--torch-only", is_flag=True, help="Measure Torch-Pruning alone.")
+def main(
+    gates: tuple[str, ...],
+    names: tuple[str, ...],
+    seeds: int,
+    output: pathlib.Path,
+    torch_python: str | None,
+    torch_only: bool,
+) -> None:
+    """Run every search that is not in the output file yet, and print the table of errors."""
+    if torch_only and not torch_python:
+        raise click.UsageError("--torch-only needs --torch-python, the interpreter that has torch and torch-pruning.")
+    if not torch_only:
+        suite(gates, names, seeds, output)
+    if torch_python:
+        show_peer(**peer(torch_python, seeds))
+
+
+def suite(gates: tuple[str, ...], names: tuple[str, ...], seeds: int, output: pathlib.Path) -> None:
     """Run every search that is not in the output file yet, and print the table of errors."""
     output.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
@@ -192,6 +223,46 @@ def _summary(rows: list[dict]) -> list[str]:
         f"{-min(errors):.2%}",
         str(sum(error > 1e-9 for error in errors)),
         str(sum(error < -0.01 for error in errors)),
+    ]
+
+
+def peer(torch_python: str, seeds: int) -> dict:
+    """What `budget_torch.py` found in that interpreter, on the same networks and the same data."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "digits.npz"
+        images, labels = digits()
+        np.savez(file, images=images, labels=labels)
+        command = [torch_python, str(TORCH), str(file), *map(str, (EPOCHS, BATCH, seeds))]
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    theirs = {row["network"]: row["flops"] for row in found["runs"]}
+    ours = {name: morph.ChannelGraph.from_model(build()).cost("flops") for name, (build, _) in NETWORKS.items()}
+    if theirs != ours:
+        raise click.ClickException(f"The networks differ: FLOPs of {theirs} in {TORCH.name}, of {ours} here.")
+    return found
+
+
+def show_peer(versions: dict[str, str], runs: list[dict]) -> None:
+    """What Torch-Pruning left of the FLOPs, each way of asking for half of them."""
+    title = f"FLOPs left by Torch-Pruning {versions['torch-pruning']} (torch {versions['torch']}), 50 % wanted"
+    table = Table(title=title, title_justify="left")
+    for heading in ("asked for", "network", "runs", "left, median", "miss, points", "over 50 %", "narrowest layer"):
+        table.add_column(heading, justify="left" if heading in ("asked for", "network") else "right")
+    for arm in dict.fromkeys(row["arm"] for row in runs):
+        rows = [row for row in runs if row["arm"] == arm]
+        for name in NETWORKS:
+            table.add_row(arm, name, *_missed([row for row in rows if row["network"] == name]))
+        table.add_row(arm, "all", *_missed(rows), end_section=True)
+    Console(width=120).print(table)
+
+
+def _missed(rows: list[dict]) -> list[str]:
+    left = [100 * row["left"] for row in rows]
+    return [
+        str(len(left)),
+        f"{statistics.median(left):.1f} %",
+        f"{min(left) - 50:+.1f} to {max(left) - 50:+.1f}",
+        str(sum(share > 50 + 1e-9 for share in left)),
+        str(min(row["narrowest"] for row in rows)),
     ]
 
 
