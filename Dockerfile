@@ -3,8 +3,11 @@
 #   docker build --tag registry.example.com/morph-tfx:1 .
 #   docker build --tag registry.example.com/morph-tfx:1-gpu --build-arg VARIANT=gpu .
 #
-# VARIANT=gpu adds CUDA's libraries; the driver comes from the node. For a build that can be repeated to the byte, name the
-# base by its digest: --build-arg BASE=debian:13.1-slim@sha256:... (Debian's own packages are not in the lock.)
+# VARIANT=gpu adds CUDA's libraries; the driver comes from the node. To build on the very same base again, name it by its
+# digest: --build-arg BASE=debian:13.1-slim@sha256:... (Debian's own packages are not in the lock, but the day's newest.)
+#
+# It takes Docker 23 (or 20.10 with DOCKER_BUILDKIT=1), podman or buildah. Where a proxy inspects TLS,
+# --secret id=ca,src=FILE has the build trust the proxy's certificate (PEM), which stays out of the image.
 #
 # Module files belong into /opt/morph-tfx/modules, in an image on top of this one:
 #
@@ -13,20 +16,22 @@
 ARG BASE=debian:13.1-slim
 
 FROM ${BASE} AS build
-ARG UV_VERSION=0.13.8
-ARG VARIANT=cpu
 # The compiler is for pyfarmhash, which TFX requires and which is published as source only. Debian's archive keeps one
-# version of a package, so a pinned one would be gone with the next security fix.
+# version of a package, so a pinned one would be gone with the next security fix. Installing ca-certificates adds the
+# certificate of --secret to this stage's own.
 # hadolint ignore=DL3008
-RUN apt-get update \
+RUN --mount=type=secret,id=ca,target=/usr/local/share/ca-certificates/build.crt \
+    apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates g++ python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
+ARG UV_VERSION=0.13.8
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}"
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON=/usr/bin/python3 UV_PYTHON_DOWNLOADS=never \
+ENV UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_PYTHON=/usr/bin/python3 UV_PYTHON_DOWNLOADS=never \
     UV_SYSTEM_CERTS=true
 WORKDIR /opt/morph-tfx
 # First what changes rarely: everything that uv.lock names but this project.
 COPY pyproject.toml uv.lock ./
+ARG VARIANT=cpu
 RUN case "${VARIANT}" in \
         cpu) set -- ;; \
         gpu) set -- --extra gpu ;; \

@@ -80,6 +80,12 @@ def test_no_secret_can_get_in(stages):
     assert all((ROOT / source).exists() for source in sources)
 
 
+def test_the_certificate_of_a_build_is_lent_to_the_first_stage_alone(stages):
+    lent = [found for stage in stages[1:] for _, text in stage for found in re.findall(r"--mount=(\S+)", text)]
+    assert lent == ["type=secret,id=ca,target=/usr/local/share/ca-certificates/build.crt"]
+    assert not any("--mount" in arguments for _, arguments in stages[-1])
+
+
 def test_what_a_job_starts_and_where_it_looks_for_modules_are_in_the_image(stages):
     *_, final = stages
     python, _, module = COMMAND
