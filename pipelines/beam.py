@@ -4,9 +4,9 @@ TFX's data components (ExampleGen, StatisticsGen, Transform, Evaluator) are Beam
 runner does, with one process or several; Dataflow, Flink and Spark take them to a cluster. Each runner has options that
 it cannot do without; they are asked for here, before anything is submitted, by the names that Beam gives them.
 
-Transform is an exception: it calls the user's preprocessing_fn, and TFX loads module files under names that exist in
-its own process only, so that no other worker can unpickle it. It runs in threads of its own process, whatever the
-runner.
+Workers take longer to start than little data takes to compute, so a step can be kept out of them (`in_process`).
+Transform is kept out of those on other machines: it calls the user's preprocessing_fn, which only processes on this one
+can import (`transform`). There it runs in threads of its own process.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ class BeamConfig(Section):
 
     runner: Literal["direct", "dataflow", "flink", "spark"] = Field(
         description="direct (this machine), dataflow, flink or spark", examples=["direct"]
+    )
+    in_process: tuple[Literal["ImportExampleGen", "CsvExampleGen", "StatisticsGen", "Transform", "Evaluator"], ...] = (
+        Field(
+            (),
+            description="components whose steps stay in one process of their own, whatever the runner",
+            examples=["[Evaluator]"],
+        )
     )
     workers: int | None = Field(
         None,
@@ -89,7 +96,7 @@ class BeamConfig(Section):
             field = type(self).model_fields[missing[0]]
             example = f". For example: {missing[0]}: {field.examples[0]}" if field.examples else ""
             raise ValueError(f"runner {self.runner} needs {', '.join(map(repr, missing))}{example}")
-        for name in sorted(self.model_fields_set - {"runner", *needed, *allowed}):
+        for name in sorted(self.model_fields_set - {"runner", "in_process", *needed, *allowed}):
             if getattr(self, name) is not None:
                 owners = [runner for runner, options in _OPTIONS.items() if name in options[0] + options[1]]
                 raise ValueError(f"{name!r} is an option of {' and '.join(owners)}, not of runner {self.runner}")
@@ -114,13 +121,19 @@ class BeamConfig(Section):
                 found.append(f"--{'max_num_workers' if name == 'workers' else name}={getattr(self, name)}")
         return tuple(found)
 
-    @property
-    def user_code_arguments(self) -> tuple[str, ...]:
-        """What a pipeline that calls the user's module file is given besides, so that it stays in its process."""
-        if self.runner == "direct" and self.workers in (None, 1):
-            return ()
-        threads = self.workers if self.runner == "direct" else 0  # 0: one per core
-        return ("--runner=DirectRunner", "--direct_running_mode=multi_threading", f"--direct_num_workers={threads}")
+    def arguments_of(self, component: str) -> tuple[str, ...]:
+        """What the steps of a component are given besides; of an argument given twice, Beam takes the later.
+
+        Args:
+            component: its class name. What `in_process` names stays in one thread of its process, and Transform, which
+                calls the user's module file, in its process where other machines would run it.
+        """
+        if component in self.in_process:
+            return ("--runner=DirectRunner", *DIRECT.arguments)
+        if component == "Transform" and self.runner != "direct":
+            # 0 threads: one per core.
+            return ("--runner=DirectRunner", "--direct_running_mode=multi_threading", "--direct_num_workers=0")
+        return ()
 
 
 DIRECT = BeamConfig.model_validate({"runner": "direct"})

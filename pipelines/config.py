@@ -489,6 +489,19 @@ class PipelineConfig(_Section):
         return self
 
     @model_validator(mode="after")
+    def _beam_keeps_steps_that_there_are(self) -> PipelineConfig:
+        reader, other = "ImportExampleGen", "CsvExampleGen"
+        if self.data.format == "csv":
+            reader, other = other, reader
+        for key, beam in (("beam", self.beam), ("kubeflow.beam", self.kubeflow and self.kubeflow.beam)):
+            if beam is not None and other in beam.in_process:
+                raise ValueError(
+                    f"{key}.in_process: there is no {other}, since data.format is {self.data.format}; it is {reader} "
+                    "that reads the files"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _expansions_make_sense(self) -> PipelineConfig:
         if isinstance(self.expand_to, list) and len(self.expand_to) != self.cycles:
             raise ValueError(

@@ -12,11 +12,13 @@ from typing import Any
 import tensorflow_model_analysis as tfma
 from tfx import types
 from tfx import v1 as tfx
+from tfx.dsl.components.base import base_beam_component
 
 from morph_tfx.components import MorphTrainer
 
 from .baseline import LatestOtherBlessedModel
 from .config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
+from .transform import Transform
 
 LATEST_BLESSED = "latest blessed"
 """The baseline of a local run: looked up in ML metadata by a Resolver node."""
@@ -54,8 +56,7 @@ def prepare(config: PipelineConfig, schema: types.BaseChannel | None = None) -> 
         nodes.append(inferred)
         schema = inferred.outputs["schema"]
     validator = tfx.components.ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema)
-    transform = tfx.components.Transform(examples=examples, schema=schema, module_file=config.preprocessing_file)
-    transform.with_beam_pipeline_args(config.beam.user_code_arguments)
+    transform = Transform(examples=examples, schema=schema, module_file=config.preprocessing_file)
     arguments = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
@@ -172,7 +173,10 @@ def push(config: PipelineConfig, model: types.BaseChannel, blessing: types.BaseC
 
 
 def assemble(config: PipelineConfig, name: str, nodes: Sequence[Any]) -> tfx.dsl.Pipeline:
-    """Makes a pipeline of nodes."""
+    """Makes a pipeline of nodes, each Beam step with its place."""
+    for node in nodes:
+        if isinstance(node, base_beam_component.BaseBeamComponent):
+            node.with_beam_pipeline_args(config.beam.arguments_of(type(node).__name__))
     return tfx.dsl.Pipeline(
         pipeline_name=name,
         pipeline_root=config.pipeline_root,

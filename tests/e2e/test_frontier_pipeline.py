@@ -18,6 +18,7 @@ from morph_tfx.pipelines.pushed import latest_pushed
 from morph_tfx.pipelines.summary import show_summary
 
 SETTINGS = {
+    "beam": {"runner": "direct"},  # processes are another test's subject
     "hparams": {"widths": [8, 12], "learning_rate": 0.005},
     "budgets": [0.3, 0.6],
     "choose": {"max_cost": 0.65},

@@ -15,6 +15,7 @@ from tests.kubeflow.launcher import Cluster, Run
 pytestmark = pytest.mark.slow
 
 SETTINGS = {
+    "beam": {"runner": "direct"},  # processes are another test's subject
     "hparams": {"widths": [8, 12], "learning_rate": 0.005},
     "cycles": 1,
     "budgets": [0.5],

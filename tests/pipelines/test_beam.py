@@ -7,6 +7,7 @@ from apache_beam.runners import runner
 
 from morph_core import MorphError
 from morph_tfx.pipelines.config import PipelineConfig, parse_config
+from morph_tfx.pipelines.starter import template
 
 BASE = """
 name: digits
@@ -67,27 +68,74 @@ def test_flink_and_spark_get_their_masters_and_workers():
     assert spark.view_as(pipeline_options.SparkRunnerOptions).spark_master_url == "spark://spark:7077"
 
 
-@pytest.mark.parametrize("beam", [DATAFLOW, "{runner: direct, workers: 0}", "{runner: direct, workers: 3}"])
-def test_what_calls_the_users_module_stays_in_its_process(beam):
+def test_what_calls_the_users_module_stays_on_its_machine():
     """The last of two arguments counts, for Beam as for us; Transform's own come after the pipeline's."""
-    found = config(f"beam: {beam}")
-    arguments = [*found.beam_pipeline_args, *found.beam.user_code_arguments]
+    found = config(f"beam: {DATAFLOW}")
+    arguments = [*found.beam_pipeline_args, *found.beam.arguments_of("Transform")]
     direct = pipeline_options.PipelineOptions(arguments)
     assert direct.view_as(pipeline_options.StandardOptions).runner == "DirectRunner"
     assert direct.view_as(pipeline_options.DirectOptions).direct_running_mode == "multi_threading"
 
 
-def test_the_pipelines_nodes_get_them():
+SEVERAL = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+ALONE = ["--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1"]
+
+
+def nodes_of(build, config: PipelineConfig) -> dict[str, list[str]]:
+    """The arguments that TFX has for Beam, by node id, of those that run it."""
     from morph_tfx.pipelines.module_files import without_wheels
-    from morph_tfx.pipelines.morph_pipeline import morph_pipeline
 
     with without_wheels():
-        pipeline = morph_pipeline(config("beam: {runner: direct, workers: 2}"))
-    of = {node.id: getattr(node.executor_spec, "beam_pipeline_args", []) for node in pipeline.components}
-    several = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    assert of["ImportExampleGen"] == of["StatisticsGen"] == of["Evaluator"] == several
-    threads = ["--runner=DirectRunner", "--direct_running_mode=multi_threading", "--direct_num_workers=2"]
-    assert of["Transform"] == [*several, *threads]
+        nodes = build(config).components
+    return {
+        node.id: spec.beam_pipeline_args for node in nodes if hasattr(spec := node.executor_spec, "beam_pipeline_args")
+    }
+
+
+def test_the_pipelines_nodes_get_them():
+    from morph_tfx.pipelines.morph_pipeline import morph_pipeline
+
+    of = nodes_of(morph_pipeline, config("beam: {runner: direct, workers: 2}"))
+    assert of == {
+        "ImportExampleGen": SEVERAL,
+        "StatisticsGen": SEVERAL,
+        "Transform": SEVERAL,
+        "Evaluator": SEVERAL,
+    }
+
+
+@pytest.mark.parametrize("kind", ["morph", "budgets", "retrain"])
+def test_what_is_named_stays_in_one_process_in_every_pipeline(kind):
+    from morph_tfx.pipelines.morph_pipeline import morph_pipeline
+    from morph_tfx.pipelines.retrain_pipeline import retrain_pipeline
+
+    text = BASE + "beam: {runner: direct, workers: 2, in_process: [Evaluator, StatisticsGen]}"
+    if kind == "budgets":
+        text = text.replace("target: 0.5", "budgets: [0.25, 0.5]\nchoose: {min_accuracy: 0.9}")
+    build = retrain_pipeline if kind == "retrain" else morph_pipeline
+    of = nodes_of(build, parse_config(text, "config.yaml", "/base"))
+    branches = ["-25", "-50", "-uniform-25", "-uniform-50", "-seed"] if kind == "budgets" else [""]
+    alone = {node: [*SEVERAL, *ALONE] for node in ["StatisticsGen", *(f"Evaluator{branch}" for branch in branches)]}
+    assert of == {"ImportExampleGen": SEVERAL, "Transform": SEVERAL, **alone}
+
+
+@pytest.mark.parametrize(
+    "beam", [DATAFLOW, "{runner: spark, spark_master_url: 'spark://s:1'}", "{runner: direct, workers: 0}"]
+)
+def test_one_process_is_one_process_with_every_runner(beam):
+    found = config(f"beam: {beam[:-1]}, in_process: [Evaluator]}}").beam
+    of_evaluator = pipeline_options.PipelineOptions([*found.arguments, *found.arguments_of("Evaluator")])
+    assert of_evaluator.view_as(pipeline_options.StandardOptions).runner == "DirectRunner"
+    direct = of_evaluator.view_as(pipeline_options.DirectOptions)
+    assert (direct.direct_running_mode, direct.direct_num_workers) == ("in_memory", 1)
+    assert found.arguments_of("StatisticsGen") == ()
+
+
+def test_the_demos_data_steps_have_two_processes_and_its_evaluator_one():
+    beam = parse_config(template("digits.yaml"), "digits.yaml", "/base").beam
+    assert list(beam.arguments) == SEVERAL
+    assert {beam.arguments_of(component) for component in ("ImportExampleGen", "StatisticsGen", "Transform")} == {()}
+    assert list(beam.arguments_of("Evaluator")) == ALONE
 
 
 def test_further_arguments_come_last():
@@ -124,6 +172,21 @@ def test_further_arguments_come_last():
         (
             "{runner: flink, flink_master: 'f:1', environment_config: 'pool:1'}",
             ["beam: 'environment_config' needs environment_type DOCKER, PROCESS or EXTERNAL"],
+        ),
+        (
+            "{runner: direct, workers: 2, in_process: [Evalator]}",
+            [
+                "beam.in_process: expected 'ImportExampleGen', 'CsvExampleGen', 'StatisticsGen', 'Transform' or "
+                "'Evaluator', got 'Evalator'",
+            ],
+        ),
+        (
+            "{runner: direct, workers: 2, in_process: Evaluator}",
+            ["beam.in_process: expected a valid tuple, got 'Evaluator'", "For example: in_process: [Evaluator]"],
+        ),
+        (
+            "{runner: direct, workers: 2, in_process: [CsvExampleGen]}",
+            ["beam.in_process: there is no CsvExampleGen, since data.format is tfrecord; it is ImportExampleGen that"],
         ),
         ("{runner: direct, wokers: 2}", ["beam.wokers: unknown key; did you mean 'workers'?"]),
     ],
