@@ -119,6 +119,8 @@ def uniform(
     *,
     target: Amounts | None = None,
     budget: Amounts | None = None,
+    multiple_of: Counts = 1,
+    min_channels: Counts | None = None,
 ) -> Structure:
     """Multiply all widths of the seed by one factor, the largest that a budget allows: no search, the usual baseline.
 
@@ -127,13 +129,17 @@ def uniform(
         cost: what a budget that is one number counts.
         target: the budget as a fraction of the seed's cost; 1 gives the seed itself. Or several, by name of cost.
         budget: likewise, in the costs' own units.
+        multiple_of: widths are multiples of this many channels, or the seed's; as a dict, those of the layers or groups
+            that it names.
+        min_channels: channels that each layer keeps at least, or numbers by layer; without it, one.
 
     Returns:
         A structure whose widths belong to no channels in particular (`alive` is None). Its costs are within the budget,
-        and one more channel in any group would exceed it.
+        and one more step in any group would exceed it: a channel, or up to the next multiple or the seed's width.
 
     Raises:
-        MorphError: not exactly one of target and budget is given, or one channel a layer is already too many.
+        MorphError: not exactly one of target and budget is given, or the narrowest widths, by default one channel a
+            layer, are already too many.
 
     Example:
         >>> import keras, morph_core as morph
@@ -149,16 +155,27 @@ def uniform(
     if len(chosen) != 1:
         raise MorphError(f"uniform needs exactly one of target and budget; received {chosen or 'none'}.")
     allowed = budget_of(graph, cost, target=target, budget=budget, caller="uniform: ")
-    choices = choices_of(graph)
-    least = np.where(graph.prunable, 1, graph.seed_widths)
-    if not allowed.fits(least, graph.survivors(least > 0)):
-        costs = allowed.costs(least, graph.survivors(least > 0))
+    # No layer dies, so the search's default floor, below which a layer would rather go, has no meaning here.
+    choices = choices_of(graph, multiple_of, min_channels, floor=0.0, caller="uniform: ")
+    narrowest, seed = choices.at_least(np.ones_like(graph.seed_widths)), graph.seed_widths
+    if not allowed.fits(narrowest, graph.survivors(narrowest > 0)):
+        costs = allowed.costs(narrowest, graph.survivors(narrowest > 0))
         limit = allowed.limits[allowed.binding(costs)]
+        free = multiple_of == 1 and min_channels is None
+        widths = "one channel a layer" if free else "the narrowest widths that multiple_of and min_channels leave"
         raise MorphError(
-            f"uniform: with one channel a layer the network still costs {costs[allowed.binding(costs)]:.6g} "
-            f"{limit.cost.unit}, more than the budget of {limit.most:.6g}. Raise the budget."
+            f"uniform: with {widths} the network still costs {costs[allowed.binding(costs)]:.6g} {limit.cost.unit}, "
+            f"more than the budget of {limit.most:.6g}. Raise the budget{'' if free else ', or allow narrower layers'}."
         )
-    factor, widths = _widest(allowed, choices, graph.seed_widths, least)
+    if allowed.fits(seed, graph.survivors(seed > 0)):
+        factor, widths = _widest(allowed, choices, seed, seed)
+        factor = max(factor, 1.0)
+    else:
+        factor, widths = _widest(allowed, choices, seed, narrowest, most=seed)
+    settings: dict[str, Any] = {"multiplier": factor}
+    for name, counts in (("multiple_of", multiple_of), ("min_channels", min_channels)):
+        if counts not in (None, 1):
+            settings[name] = dict(counts) if isinstance(counts, Mapping) else counts
     names = {group.name: int(width) for group, width in zip(graph.groups, widths, strict=True) if group.prunable}
     return describe(
         graph,
@@ -166,26 +183,34 @@ def uniform(
         alive=dict.fromkeys(names),
         costs=[limit.cost for limit in allowed.limits],
         goal=allowed.goal,
-        settings={"multiplier": factor},
+        settings=settings,
     )
 
 
-def _scaled(choices: Choices, widths: np.ndarray, factor: float, least: np.ndarray) -> np.ndarray:
-    """Every prunable width times the factor, to the nearest multiple, halves up, but not below `least`; 0 stays 0."""
+def _scaled(
+    choices: Choices, widths: np.ndarray, factor: float, least: np.ndarray, most: np.ndarray | None = None
+) -> np.ndarray:
+    """Every prunable width times the factor, to the nearest multiple, halves up, from `least` to `most`; 0 stays 0."""
     nearest = np.floor(widths * factor / choices.multiples + 0.5 + 1e-9).astype(np.int64) * choices.multiples
-    return np.where(choices.graph.prunable & (widths > 0), np.maximum(nearest, least), widths)
+    inside = np.maximum(nearest, least) if most is None else np.clip(nearest, least, most)
+    return np.where(choices.graph.prunable & (widths > 0), inside, widths)
 
 
-def _widest(budget: Budget, choices: Choices, widths: np.ndarray, least: np.ndarray) -> tuple[float, np.ndarray]:
+def _widest(
+    budget: Budget, choices: Choices, widths: np.ndarray, least: np.ndarray, most: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
     """The largest factor within the budget, and its widths after single steps have filled the rest.
 
-    The budget has room for `least`, which is what a factor of 0 gives.
+    The budget has room for `least`, which is what a factor of 0 gives, and none for `most`, where there is one.
     """
     graph = budget.graph
     left = graph.survivors(widths > 0)
 
     def fits(factor: float) -> bool:
-        return budget.fits(_scaled(choices, widths, factor, least), left)
+        return budget.fits(_scaled(choices, widths, factor, least, most), left)
+
+    def wider(widths: np.ndarray) -> np.ndarray:
+        return choices.wider(widths) if most is None else np.minimum(choices.wider(widths), most)
 
     low, high = (1.0, 2.0) if fits(1.0) else (0.0, 1.0)
     while fits(high):
@@ -198,13 +223,13 @@ def _widest(budget: Budget, choices: Choices, widths: np.ndarray, least: np.ndar
     for _ in range(60):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if fits(middle) else (low, middle)
-    filled = _scaled(choices, widths, low, least)
+    filled = _scaled(choices, widths, low, least, most)
     growing = np.flatnonzero(graph.prunable & (widths > 0))
-    while len(growing):
+    while len(growing := growing[wider(filled)[growing] > filled[growing]]):
         steps = np.repeat(filled[None], len(growing), axis=0)
-        steps[np.arange(len(growing)), growing] = choices.wider(filled)[growing]
+        steps[np.arange(len(growing)), growing] = wider(filled)[growing]
         growing = growing[budget.used(steps, left) <= 1]
         if len(growing):
             neediest = growing[np.argmin(filled[growing] / widths[growing])]
-            filled[neediest] = choices.wider(filled)[neediest]
+            filled[neediest] = wider(filled)[neediest]
     return low, filled

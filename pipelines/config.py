@@ -158,6 +158,22 @@ class TrainingConfig(_Section):
         return self
 
 
+class SearchConfig(TrainingConfig):
+    """The training inside each search."""
+
+    keep_weights: bool = Field(
+        False, description="write the last search's weights beside its structure", examples=["true"]
+    )
+
+
+class RetrainConfig(TrainingConfig):
+    """The training of the found structure."""
+
+    warm_start: bool = Field(
+        False, description="start from the weights that the search kept, not from fresh ones", examples=["true"]
+    )
+
+
 class EvaluateConfig(_Section):
     """When a retrained model is good enough to be pushed."""
 
@@ -410,8 +426,8 @@ class PipelineConfig(_Section):
         "one for each (null: stays shrunk)",
         examples=[0.5],
     )
-    search: TrainingConfig = Field(description="length of the training inside each search")
-    retrain: TrainingConfig = Field(description="length of the final training from scratch")
+    search: SearchConfig = Field(description="length of the training inside each search")
+    retrain: RetrainConfig = Field(description="length of the final training")
     evaluate: EvaluateConfig = Field(description="when the model is good enough to be pushed")
     retrain_pipeline: RetrainPipelineConfig = Field(
         RetrainPipelineConfig(structure=None), description="what the retrain pipeline does differently"
@@ -526,6 +542,27 @@ class PipelineConfig(_Section):
                     f"expand_to: {fraction} is not above target ({target}), so cycle {cycle} of {self.cycles} has "
                     "nothing to widen. Raise expand_to or lower target"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_to_start_from(self) -> PipelineConfig:
+        widened = self.expansions[-1]
+        if self.search.keep_weights and widened is not None:
+            raise ValueError(
+                f"search.keep_weights: expand_to widens the last structure to {widened} of the seed's cost, and nobody "
+                "trained the channels that it adds. Let the last structure stay shrunk: leave expand_to out, or let "
+                "null be the last value of its list"
+            )
+        if self.retrain.warm_start and self.budgets is not None:
+            raise ValueError(
+                "retrain.warm_start: with 'budgets' learned networks are compared with uniform widths and the seed, "
+                "which have no weights to start from, so all of them start from fresh ones; leave warm_start out"
+            )
+        if self.retrain.warm_start and not self.search.keep_weights:
+            raise ValueError(
+                "retrain.warm_start: there are no weights to start from, because search.keep_weights is not true. For "
+                "example: search: {epochs: 20, keep_weights: true}"
+            )
         return self
 
     @property

@@ -70,6 +70,8 @@ def frontier_pipeline(config: PipelineConfig) -> tfx.dsl.Pipeline:
             uniform = UniformWidths(
                 target=arm.target,
                 cost=config.cost,
+                multiple_of=config.multiple_of,
+                min_channels=config.min_channels,
                 module_file=config.module_file,
                 custom_config={"hparams": dict(config.hparams)},
             )

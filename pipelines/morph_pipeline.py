@@ -2,8 +2,9 @@
 
 `morph_pipeline(config)` wires the components and runs nothing. The cycles are unrolled in the graph: `MorphTrainer-2`
 starts from the structure that `MorphTrainer-1` found, so each cycle has its own artifact, is cached on its own, and a
-run that was interrupted goes on where it stopped. The Retrainer trains the last structure from scratch; Evaluator
-compares it with the bound in the configuration and with the latest blessed model; Pusher pushes it only when it passed.
+run that was interrupted goes on where it stopped. The Retrainer trains the last structure, from scratch or, with
+`warm_start`, from the weights of its search; Evaluator compares it with the bound in the configuration and with the
+latest blessed model; Pusher pushes it only when it passed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
     data = stages.prepare(config)
     search = stages.search(config, data)
     structure = search[-1].outputs["structure"]
-    retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config, config.retrain))
+    retrainer = Retrainer(
+        **data.arguments,
+        structure=structure,
+        warm_start=config.retrain.warm_start,
+        **stages.training(config, config.retrain),
+    )
     model = retrainer.outputs["model"]
     push = stages.evaluate_and_push(config, data.examples, model, baseline)
     return stages.assemble(config, config.name, [*data.nodes, *search, retrainer, *push])

@@ -106,6 +106,7 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
             min_channels=config.min_channels,
             gate=config.gate,
             expand_to=expand_to,
+            keep_weights=config.search.keep_weights and cycle == config.cycles,
             **training(config, config.search, cycle=f"{cycle}/{config.cycles}"),
         ).with_id(f"{name}-{cycle}")
         trainers.append(trainer)

@@ -4,6 +4,8 @@ It is what somebody without a search would do, and so what a search has to beat:
 factor, the largest that the target allows. With a target of 1 the structure is the seed itself.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tfx import types
@@ -12,6 +14,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import json_utils
 
 from morph_core import MorphError
+from morph_core.choices import check_counts
 
 from .. import training_spec
 from ..structure_exporter import MorphStructure
@@ -27,6 +30,8 @@ class UniformWidthsSpec(ComponentSpec):
         "custom_config": ExecutionParameter(type=str, optional=True),
         "cost": ExecutionParameter(type=str),
         "target": ExecutionParameter(type=float),
+        "multiple_of": ExecutionParameter(type=str, optional=True),
+        "min_channels": ExecutionParameter(type=str, optional=True),
     }
     INPUTS: ClassVar = {}
     OUTPUTS: ClassVar = {"structure": ChannelParameter(type=MorphStructure)}
@@ -55,6 +60,8 @@ class UniformWidths(base_component.BaseComponent):
         module_file: str | None = None,
         module_path: str | None = None,
         custom_config: dict[str, Any] | None = None,
+        multiple_of: int | Mapping[str, int] | None = None,
+        min_channels: int | Mapping[str, int] | None = None,
     ):
         """Constructs the component.
 
@@ -64,9 +71,11 @@ class UniformWidths(base_component.BaseComponent):
             module_file: path of the user's Python file with `build_model`. Exactly one of module_file and module_path.
             module_path: an importable module with the same function.
             custom_config: `hparams` for `build_model`; other keys are those of the trainers and have no effect.
+            multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names.
+            min_channels: channels that each layer keeps; a number or numbers by layer.
 
         Raises:
-            MorphError: neither or both of `module_file` and `module_path`, or a target out of range.
+            MorphError: neither or both of `module_file` and `module_path`, or a number out of range.
         """
         if bool(module_file) == bool(module_path):
             raise MorphError(
@@ -76,12 +85,17 @@ class UniformWidths(base_component.BaseComponent):
         if not 0 < target <= 1:
             raise MorphError(f"UniformWidths: target is {target}; expected a fraction above 0 and at most 1.")
         training_spec.check_custom_config(custom_config)
+        counts = {"multiple_of": multiple_of, "min_channels": min_channels}
+        given = {name: count for name, count in counts.items() if count is not None}
+        for name, count in given.items():
+            check_counts(name, count, "UniformWidths: ")
         spec = UniformWidthsSpec(
             module_file=module_file,
             module_path=module_path,
             custom_config=json_utils.dumps(custom_config),
             cost=cost,
             target=float(target),
+            **{name: json.dumps(dict(count) if isinstance(count, Mapping) else count) for name, count in given.items()},
             structure=types.Channel(type=MorphStructure),
         )
         super().__init__(spec=spec)

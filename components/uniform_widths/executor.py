@@ -1,5 +1,6 @@
 """Builds the user's network, narrows all of it by one factor and writes the structure. Nothing is trained."""
 
+import json
 from typing import Any
 
 from tfx.dsl.components.base import base_executor
@@ -30,14 +31,18 @@ class Executor(base_executor.BaseExecutor):
             exec_properties: those of `UniformWidthsSpec`.
 
         Raises:
-            MorphError: the module cannot be used, or the target is below what one channel a layer costs.
+            MorphError: the module cannot be used, or the target is below what the narrowest widths cost.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         config = custom_config_of(exec_properties)
         seed = user_module.load(exec_properties).seed(config.get("hparams") or {})
         target = exec_properties["target"]
+        counts = {name: exec_properties.get(name) for name in ("multiple_of", "min_channels")}
         structure = morph.uniform(
-            morph.ChannelGraph.from_model(seed), morph.cost_of(exec_properties["cost"]), target=target
+            morph.ChannelGraph.from_model(seed),
+            morph.cost_of(exec_properties["cost"]),
+            target=target,
+            **{name: json.loads(text) for name, text in counts.items() if text},
         )
         title = "The seed" if target == 1 else f"Uniform widths, {100 * target:g} %"
         StructureExporter(artifact_utils.get_single_instance(output_dict["structure"])).write(structure, title=title)

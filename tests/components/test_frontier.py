@@ -30,9 +30,19 @@ def test_uniform_widths_are_a_structure_of_the_users_network(run, module_file, t
     assert outputs["structure"].get_float_custom_property("target") == target
 
 
+def test_uniform_widths_keep_to_multiples_and_floors(run, module_file):
+    module = module_file("digits")
+    graph = morph.ChannelGraph.from_model(user_module.load({"module_file": module}).seed({}))
+    outputs = run(UniformWidths(target=0.3, module_file=module, multiple_of=4, min_channels={graph.groups[0].name: 8}))
+    groups = StructureExporter(outputs["structure"]).read(graph).groups
+    assert all(group["width"] % 4 == 0 for group in groups.values())
+    assert groups[graph.groups[0].name]["width"] >= 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ({"target": 0.5, "module_file": "a.py", "multiple_of": 0}, "UniformWidths: multiple_of is 0; expected a whole"),
         ({"target": 0.5}, "exactly one of module_file and module_path"),
         ({"target": 0.0, "module_file": "a.py"}, "expected a fraction above 0 and at most 1"),
         ({"target": 1.5, "module_file": "a.py"}, "expected a fraction above 0 and at most 1"),

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import morph_core as morph
@@ -153,9 +153,54 @@ def test_uniform_widths_meet_the_budget_and_one_more_channel_breaks_it(graph, co
     assert morph.uniform(graph, cost, budget=limit).widths == narrow.widths
 
 
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([MLP, RESIDUAL]),
+    st.sampled_from(["flops", "params"]),
+    st.floats(0.05, 1.5),
+    st.sampled_from([1, 3, 4, 8]),
+    st.integers(1, 6),
+)
+def test_uniform_widths_are_multiples_above_the_floor_within_the_budget(graph, cost, target, multiple, least):
+    """Or the seed's own width; and one more step in any group, up to the next such width, would be too much."""
+    try:
+        narrow = morph.uniform(graph, cost, target=target, multiple_of=multiple, min_channels=least)
+    except MorphError:
+        assume(False)
+    limit = target * graph.cost(cost)
+    assert graph.cost(cost, narrow) <= limit
+    widths = {name: group["width"] for name, group in narrow.groups.items()}
+    for name, group in narrow.groups.items():
+        width, seed = group["width"], group["seed_width"]
+        assert width >= min(least, seed)
+        assert width % multiple == 0 or width == seed
+        step = (width // multiple + 1) * multiple
+        if target <= 1:
+            assert width <= seed
+            step = min(step, seed)
+        if step > width:
+            assert graph.cost(cost, morph.describe(graph, {**widths, name: step})) > limit
+
+
+def test_multiples_and_floors_by_layer_leave_the_others_alone_and_are_told():
+    layer, *others = morph.uniform(MLP, target=0.25).groups
+    narrow = morph.uniform(MLP, target=0.25, multiple_of={layer: 4})
+    assert narrow.groups[layer]["width"] % 4 == 0
+    assert narrow.settings["multiple_of"] == {layer: 4} and "min_channels" not in narrow.settings
+    seed = narrow.groups[layer]["seed_width"]
+    floored = morph.uniform(MLP, target=0.5, min_channels={layer: seed})
+    assert floored.groups[layer]["width"] == seed
+    assert all(floored.groups[name]["width"] < floored.groups[name]["seed_width"] for name in others)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (
+            {"target": 0.5, "min_channels": 1000},
+            "with the narrowest widths that multiple_of and min_channels leave the",
+        ),
+        ({"target": 0.5, "multiple_of": 0}, r"uniform: multiple_of is 0; expected a whole number of channels"),
         ({}, "exactly one of target and budget"),
         ({"target": 0.5, "budget": 10}, "exactly one of target and budget"),
         ({"target": 0}, "expected a positive number"),

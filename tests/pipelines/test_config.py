@@ -102,6 +102,40 @@ def test_goals_widths_and_floors_may_be_given_by_name():
     }
 
 
+def test_a_retraining_may_start_from_the_weights_that_the_last_search_keeps():
+    config = config_of("cycles: 2", "search: {epochs: 3, keep_weights: true}", "retrain: {epochs: 3, warm_start: true}")
+    assert (config.search.keep_weights, config.retrain.warm_start) == (True, True)
+    assert (config_of().search.keep_weights, config_of().retrain.warm_start) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["retrain: {epochs: 3, warm_start: true}"], "retrain.warm_start: .* because search.keep_weights is not true"),
+        (
+            ["expand_to: 0.6", "search: {epochs: 3, keep_weights: true}"],
+            "search.keep_weights: expand_to widens the last structure to 0.6 of the seed's cost, and nobody trained",
+        ),
+        (
+            ["cycles: 2", "expand_to: [1.0, 0.8]", "search: {epochs: 3, keep_weights: true}"],
+            "search.keep_weights: .* null be the last value of its list",
+        ),
+        (
+            [
+                "target:", "budgets: [0.25, 0.5]", "choose: {min_accuracy: 0.9}",
+                "search: {epochs: 3, keep_weights: true}", "retrain: {epochs: 3, warm_start: true}",
+            ],
+            "retrain.warm_start: with 'budgets' learned networks are compared",
+        ),
+        (["search: {epochs: 3, warm_start: true}"], "search.warm_start: unknown key; .* keep_weights"),
+        (["retrain: {epochs: 3, keep_weights: true}"], "retrain.keep_weights: unknown key; .* warm_start"),
+    ],
+)  # fmt: skip
+def test_weights_that_nobody_keeps_or_trained_are_refused_by_name(changes, said):
+    with pytest.raises(MorphError, match=said):
+        config_of(*changes)
+
+
 def test_the_file_with_the_preprocessing_is_the_module_file_unless_named():
     assert config_of().preprocessing_file == "/base/module.py"
     assert config_of("transform_module_file: prep.py").preprocessing_file == "/base/prep.py"

@@ -94,6 +94,26 @@ def test_steps_are_handed_over_as_train_args(nodes):
     assert json_utils.loads(properties["custom_config"]) == {"batch_size": 16, "hparams": {"widths": [8, 16]}}
 
 
+def test_the_last_search_keeps_the_weights_that_the_retraining_starts_from():
+    warm = TEXT.replace("[1.0, 0.5]", "[1.0, null]")
+    warm = warm.replace("epochs: 3,", "epochs: 3, keep_weights: true,").replace("100,", "100, warm_start: true,")
+    nodes = nodes_of(warm)
+    flags = {
+        node: {"keep_weights", "warm_start"} & set(json_utils.loads(nodes[node].exec_properties["custom_config"]))
+        for node in ("MorphTrainer-1", "MorphTrainer-2", "Retrainer")
+    }
+    assert flags == {"MorphTrainer-1": set(), "MorphTrainer-2": {"keep_weights"}, "Retrainer": {"warm_start"}}
+
+
+def test_uniform_widths_have_the_multiples_and_floors_of_the_search():
+    lines = [line for line in TEXT.splitlines() if not line.startswith(("target", "expand_to"))]
+    given = "budgets: [0.25]\nchoose: {min_accuracy: 0.9}\nmultiple_of: 8\nmin_channels: {conv_1: 4}"
+    nodes = nodes_of("\n".join([*lines, given]))
+    for name in ("UniformWidths-uniform-25", "UniformWidths-seed", "MorphTrainer-25-1"):
+        properties = nodes[name].exec_properties
+        assert (properties["multiple_of"], properties["min_channels"]) == ("8", '{"conv_1": 4}')
+
+
 def test_the_model_is_evaluated_on_raw_examples_against_the_latest_other_blessed_one(nodes):
     evaluator = nodes["Evaluator"]
     assert source_of(evaluator.inputs["examples"]) == ("ImportExampleGen", "examples")

@@ -84,6 +84,13 @@ def producer(tasks: dict, task: str, name: str) -> tuple[str, str]:
     return source["producerTask"], source["outputArtifactKey"]
 
 
+def test_a_retraining_of_a_pushed_structure_starts_from_fresh_weights():
+    """The weights that a search kept are beside its structure, and not with the model that was pushed."""
+    warm = TEXT.replace("epochs: 20,", "epochs: 20, keep_weights: true,").replace("30,", "30, warm_start: true,")
+    assert config_of(warm).retrain.warm_start
+    assert "warm_start" not in nodes_of(warm)["Retrainer"].exec_properties["custom_config"]
+
+
 def test_it_searches_for_nothing_and_looks_the_structure_up(local):
     order = list(local)
     assert set(order) == {
