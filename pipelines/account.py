@@ -16,6 +16,7 @@ def quieten() -> None:
     # 3 drops errors too: on a machine without a GPU TensorFlow logs several about it. What fails raises as well.
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     warnings.simplefilter("ignore")
+    os.environ["PYTHONWARNINGS"] = "ignore"  # of processes that are started from here: Beam's workers
     logging.getLogger().setLevel(logging.ERROR)
     from absl import logging as absl_logging
 
