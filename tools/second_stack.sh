@@ -36,18 +36,19 @@ check() {
 }
 
 # Every URL from which this machine's apt takes its own release, and Debian's default: third parties' may be among them.
+# A machine has sources in the one form, in the other, or in both.
 mirrors() {
   if [ -n "${MORPH_DEBIAN_MIRROR:-}" ]; then echo "$MORPH_DEBIAN_MIRROR"; return; fi
   local codename
   codename=$(. /etc/os-release && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:-}") || codename=
   if [ -n "$codename" ]; then
-    cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk -v suite="$codename" '
+    { cat /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } | awk -v suite="$codename" '
       function end() { if (wanted) print uri; uri = ""; wanted = 0 }
       /^[ \t]*$/ { end() }
       tolower($1) == "uris:" { uri = $2 }
       tolower($1) == "suites:" { for (i = 2; i <= NF; i++) if ($i == suite) wanted = 1 }
       END { end() }'
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -nE 's/^deb +(\[[^]]*\] +)?//p' |
+    { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } | sed -nE 's/^deb +(\[[^]]*\] +)?//p' |
       awk -v suite="$codename" '$2 == suite { print $1 }'
   fi
   echo http://deb.debian.org/debian

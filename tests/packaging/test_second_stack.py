@@ -172,6 +172,56 @@ def test_a_failed_debootstrap_is_shown_and_leaves_no_root(able: Machine):
     assert sorted(path.name for path in able.root.parent.iterdir()) == ["debootstrap.log", "lock"]
 
 
+CLASSIC = """# a comment
+deb http://one/debian bookworm main
+deb [arch=amd64 signed-by=/key] https://two/debian bookworm main
+deb http://security/debian-security bookworm-security main
+deb-src http://source/debian bookworm main
+"""
+DEB822 = """Types: deb
+URIs: http://three/debian
+Suites: bookworm bookworm-updates
+Components: main
+
+Types: deb
+URIs: http://other/debian
+Suites: stable
+"""
+
+
+@pytest.mark.parametrize(
+    ("system", "files", "expected"),
+    [
+        ("debian", {"sources.list": CLASSIC}, ["http://one/debian", "https://two/debian"]),
+        ("debian", {"sources.list.d/more.list": CLASSIC}, ["http://one/debian", "https://two/debian"]),
+        ("debian", {"sources.list.d/debian.sources": DEB822}, ["http://three/debian"]),
+        (
+            "debian",
+            {"sources.list": CLASSIC, "sources.list.d/debian.sources": DEB822},
+            ["http://three/debian", "http://one/debian", "https://two/debian"],
+        ),
+        ("debian", {}, []),
+        ("ubuntu", {"sources.list": CLASSIC}, []),
+    ],
+)
+def test_debian_comes_from_this_machines_own_mirrors_and_then_from_debians(
+    able: Machine, system: str, files: dict[str, str], expected: list[str]
+):
+    """The machine's apt and release are shown to the script in a mount namespace, which ends with it."""
+    (able.folder / "os-release").write_text(f"ID={system}\nVERSION_CODENAME=bookworm\n")
+    for name, text in {"sources.list.d/unrelated.list": "", **files}.items():
+        (able.folder / "apt" / name).parent.mkdir(parents=True, exist_ok=True)
+        if text:
+            (able.folder / "apt" / name).write_text(text)
+    (able.folder / "broken").touch()  # so that every mirror is tried
+    shown = 'mount --bind "$0/apt" /etc/apt && mount --bind "$0/os-release" "$(realpath /etc/os-release)" && exec "$@"'
+    command = ["unshare", "--mount", "bash", "-c", shown, able.folder, able.checkout / "tools/second_stack.sh"]
+    result = subprocess.run(command, env=able.environment, text=True, capture_output=True, timeout=60)
+    assert result.returncode == 77, result.stderr
+    tried = [line.split()[-1] for line in (able.folder / "debootstrap.log").read_text().splitlines()]
+    assert tried == [*expected, "http://deb.debian.org/debian"]
+
+
 def test_an_unknown_argument_is_refused(machine: Machine):
     result = machine.run("--chekc")
     assert result.returncode == 2
