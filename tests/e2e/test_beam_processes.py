@@ -1,4 +1,4 @@
-"""The pipeline with its data steps in several processes, as Beam's direct runner starts them."""
+"""The pipeline with all Beam steps in several processes: Evaluator, too, which the demo itself keeps out of them."""
 
 import pytest
 import yaml
@@ -18,7 +18,7 @@ SETTINGS = {
 
 
 @pytest.mark.slow  # each data step starts two processes that import TFX
-def test_the_digits_go_through_in_two_processes_a_step(tmp_path):
+def test_the_digits_go_through_in_two_processes_for_each_beam_step(tmp_path):
     config_file = demo.prepare(tmp_path)
     config_file.write_text(yaml.safe_dump({**yaml.safe_load(config_file.read_text()), **SETTINGS}))
     result = run_pipeline(load_config(config_file), say=lambda line: None)
