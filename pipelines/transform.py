@@ -23,6 +23,18 @@ from tfx.components.transform import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.utils import import_utils, io_utils
 
+# Python imports it when it starts. When a worker ends, objects of TensorFlow outlive the modules that they need, and
+# would say so on the standard error, in the middle of the account.
+_SITECUSTOMIZE = """
+import sys
+
+def unless_it_ends(raised, ends=sys.is_finalizing, tell=sys.__unraisablehook__):
+    if not ends():
+        tell(raised)
+
+sys.unraisablehook = unless_it_ends
+"""
+
 
 class Executor(executor.Executor):
     """TFX's executor, whose direct workers find the module file."""
@@ -58,6 +70,7 @@ def importable_in_workers(file: str) -> Iterator[None]:
     import_utils.import_func_from_source(file, "preprocessing_fn")
     names = [name for name, module in list(sys.modules.items()) if _origin(getattr(module, "__spec__", None)) == file]
     with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "sitecustomize.py").write_text(_SITECUSTOMIZE)
         for name in names:
             (Path(directory) / f"{name}.py").symlink_to(file)
         for neighbour in Path(file).parent.glob("*.py"):

@@ -40,6 +40,23 @@ def test_a_worker_imports_the_module_by_tfxs_name_with_its_neighbours_and_the_li
         started(f"import {name}")
 
 
+def test_what_fails_while_a_worker_ends_is_not_told_and_what_fails_before_is(module):
+    """As TensorFlow's functions do, whose modules are gone before them."""
+    code = """
+class Outlives:
+    def __del__(self):
+        raise TypeError(self.when)
+one, other = Outlives(), Outlives()
+one.when, other.when = "earlier", "at the end"
+del one
+"""
+    command = [sys.executable, "-c", code]
+    assert "at the end" in subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    with importable(module), importable_in_workers(module):
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert "TypeError: earlier" in told and "at the end" not in told
+
+
 def test_the_path_that_was_there_stays_behind_and_comes_back(module, monkeypatch, tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "further.py").write_text("VALUE = 3\n")
