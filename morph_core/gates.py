@@ -120,7 +120,7 @@ class GammaGate(Gate):
         self.unit = np.maximum(means, 1e-3)[groups]
 
     def charged(self) -> Any:
-        flat = ops.concatenate([ops.abs(ops.convert_to_tensor(layer.gamma)) for layer in self._layers])
+        flat = ops.abs(ops.concatenate([ops.convert_to_tensor(layer.gamma) for layer in self._layers]))
         largest = ops.segment_max(flat, self._segments, num_segments=len(self.unit) + 1)[:-1]
         # Channels without a scale come out of the maximum as minus infinity.
         return ops.maximum(largest, 0.0)

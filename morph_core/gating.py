@@ -10,12 +10,12 @@ than a product: they leave closed channels out of their statistics.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 from keras import ops
 
 if TYPE_CHECKING:
@@ -26,41 +26,64 @@ if TYPE_CHECKING:
 _BATCH = 32
 
 
-def gated_call(graph: ChannelGraph, index: int, gates: Any, args: tuple, kwargs: dict, cheapest: bool = False) -> Any:
+@dataclasses.dataclass(frozen=True)
+class Gated:
+    """What the gates make of one call of a layer.
+
+    Attributes:
+        factors: for kernels, by attribute path, the gate of each channel along the axis that `Rule.gates` names; under
+            `STATISTICS`, for a layer with statistics over channels, that of each channel.
+        values: for other weights, by attribute path, what stands in their place.
+    """
+
+    factors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+STATISTICS = "statistics"
+
+
+def gated_call(graph: ChannelGraph, index: int, gated: Gated, args: tuple, kwargs: dict, cheapest: bool = False) -> Any:
     """Call layer `index` of a network with its channels' gates.
 
     Args:
         graph: of the network.
         index: of the call.
-        gates: tensor or array (units,), 1 for an open gate.
+        gated: what the gates make of it (see `placement`).
         args, kwargs: for the layer.
         cheapest: multiply the input where it is smaller than the kernel; always the kernel otherwise.
     """
     layer: Any = graph.trace.calls[index].layer
     rule, axes = graph.rules[index], graph.axes[index]
-    if rule.masked is not None and "out" in axes and (axes["out"] >= 0).any():
-        return rule.masked(layer, _factors(gates, axes["out"]), *args, **kwargs)
-    gated = {path: axis for path, axis in rule.gates.items() if axis in axes and (axes[axis] >= 0).any()}
-    if not gated:
+    if STATISTICS in gated.factors and rule.masked is not None:
+        return rule.masked(layer, gated.factors[STATISTICS], *args, **kwargs)
+    if not gated.factors and not gated.values:
         return layer(*args, **kwargs)
-    linear_in_input = set(gated.values()) <= {"in", "in_per_group"}
-    # Losses that a layer adds are lost in a stateless scope: multiply the input instead.
-    if linear_in_input and (layer.activity_regularizer is not None or (cheapest and _is_smaller(args, layer, gated))):
-        return layer(_gate_channels(args[0], _factors(gates, axes["in"]), layer), *args[1:], **kwargs)
+    if gated.factors and set(gated_axes(graph, index).values()) <= {"in", "in_per_group"}:
+        # Losses that a layer adds are lost in a stateless scope: multiply the input instead.
+        if layer.activity_regularizer is not None or (cheapest and _is_smaller(args, layer, gated.factors)):
+            factors = next(iter(gated.factors.values()))
+            factors = ops.tile(factors, len(axes["in"]) // factors.shape[0])
+            return layer(_gate_channels(args[0], factors, layer), *args[1:], **kwargs)
     values = {id(variable): variable.value for variable in layer.variables}
-    for path, axis in gated.items():
-        weight = weight_of(layer, path)
-        offset = tuple(reversed(rule.weights[path])).index(axis) + 1
+    values.update((id(weight_of(layer, path)), value) for path, value in gated.values.items())
+    for path, factors in gated.factors.items():
+        weight, follows = weight_of(layer, path), tuple(reversed(rule.weights[path]))
         shape = [1] * len(weight.shape)
-        shape[-offset] = -1
-        factors = ops.reshape(_factors(gates, axes[axis]), shape)
-        values[id(weight)] = weight.value * ops.cast(factors, weight.value.dtype)
+        shape[-1 - follows.index(rule.gates[path])] = -1
+        values[id(weight)] = weight.value * ops.cast(ops.reshape(factors, shape), weight.value.dtype)
     with keras.StatelessScope([(variable, values[id(variable)]) for variable in layer.variables]) as scope:
         outputs = layer(*args, **kwargs)
-    # What the layer itself updates, such as the state of its random numbers.
+    # What the layer itself updates, such as statistics and the state of its random numbers.
     for variable in layer.non_trainable_variables:
         variable.assign(scope.get_current_value(variable))
     return outputs
+
+
+def gated_axes(graph: ChannelGraph, index: int) -> dict[str, str]:
+    """For each kernel of a call that mixes channels, the axis of those that have gates."""
+    axes = graph.axes[index]
+    return {path: axis for path, axis in graph.rules[index].gates.items() if axis in axes and (axes[axis] >= 0).any()}
 
 
 def _is_smaller(args: tuple, layer: Any, kernels: Iterable[str]) -> bool:
@@ -150,12 +173,6 @@ def _scaled(layer: Any, normal: Any, inputs: Any) -> Any:
 
 def _as_float32(tensor: Any) -> Any:
     return ops.cast(tensor, "float32")
-
-
-def _factors(gates: Any, units: np.ndarray) -> Any:
-    """The gate of each channel on an axis; channels of no group have 1."""
-    padded = ops.concatenate([ops.cast(gates, "float32"), ops.ones((1,), dtype="float32")])
-    return ops.take(padded, np.where(units < 0, gates.shape[0], units), axis=0)
 
 
 def _gate_channels(tensor: Any, factors: Any, layer: Any) -> Any:

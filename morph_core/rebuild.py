@@ -25,6 +25,7 @@ from .arrays import as_numpy
 from .errors import MorphError
 from .gating import gated_call, weight_of
 from .graph import ChannelGraph
+from .placement import Placement
 from .resize import Resize, made_anew
 from .structure import Structure
 from .topology import Topology
@@ -76,12 +77,12 @@ def masked(model: keras.Model, structure: Structure, inputs: Any) -> Any:
     graph = ChannelGraph.from_model(model)
     _check_inheritable(structure)
     topology = graph.survivors(structure.widths_in(graph) > 0)
-    gates = alive_units(graph, structure).astype("float32")
+    gated = Placement(graph, at_scales=False).gated(alive_units(graph, structure).astype("float32"))
 
     def call_gated(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
         if takes_training(call.layer):
             kwargs = {**kwargs, "training": False}
-        return gated_call(graph, index, gates, args, kwargs)
+        return gated_call(graph, index, gated[index], args, kwargs)
 
     tensors = [ops.convert_to_tensor(tensor) for tensor in standardize_inputs(model, inputs)]
     return pack_outputs(model, replay(graph, topology, tensors, call_gated, keep_places=True))

@@ -19,6 +19,7 @@ from . import flows, gating, resize
 from .errors import MorphError
 from .flows import Flow, Labelled
 from .probe import probe
+from .trace import Call, Ref
 
 Axes = Mapping[str, tuple[str | None, ...]]
 
@@ -42,6 +43,8 @@ class Rule:
             cannot do without any.
         passes: computes nothing at inference; its output is its input, perhaps under another shape.
         masked: for a layer with statistics over channels: (layer, gate of each channel, inputs) -> outputs.
+        scales: whether a call is positively homogeneous channel by channel: with a channel multiplied by z >= 0 in all
+            inputs that hold it, the same channel comes out multiplied by z; None for one that is not.
         resize: changes a layer's configuration or a call's arguments that hold sizes of tensors.
     """
 
@@ -54,6 +57,7 @@ class Rule:
     joins: str = ""
     passes: bool = False
     masked: Callable[..., Any] | None = None
+    scales: Callable[[Call], bool] | None = None
     resize: Callable[[resize.Resize], None] | None = None
 
 
@@ -71,13 +75,44 @@ def _per_channel(*names: str) -> Axes:
     return dict.fromkeys(names, ("out",))
 
 
+def _always(call: Call) -> bool:
+    return True
+
+
+def _without_constants(call: Call) -> bool:
+    return all(isinstance(leaf, Ref) for leaf in keras.tree.flatten((call.args, call.kwargs)))
+
+
+def _is_plain_relu(call: Call) -> bool:
+    layer: Any = call.layer
+    return layer.max_value is None and not layer.threshold
+
+
+def _is_homogeneous_activation(call: Call) -> bool:
+    layer: Any = call.layer
+    homogeneous = (keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
+    return any(layer.activation is function for function in homogeneous)
+
+
+def _has_no_offset(call: Call) -> bool:
+    """For convolutions of each channel by itself."""
+    layer: Any = call.layer
+    return not layer.use_bias and _is_homogeneous_activation(call)
+
+
 _CARRY = Rule(flows.carry)
+_SCALED = Rule(flows.carry, scales=_always)
 _PASS = Rule(flows.carry, passes=True)
+_PASS_SCALED = dataclasses.replace(_PASS, scales=_always)
 _JOIN = Rule(flows.join, joins="merge")
+_SUM = dataclasses.replace(_JOIN, scales=_without_constants)
 _ALL_NEEDED = Rule(flows.join)
-_MOVE = Rule(flows.move)
-_RESHAPE = Rule(flows.move, passes=True, resize=resize.target_shape)
+_ALL_NEEDED_SCALED = Rule(flows.join, scales=_without_constants)
+_CONCATENATE = Rule(flows.concatenate, joins="append", scales=_always)
+_MOVE = Rule(flows.move, scales=_always)
+_RESHAPE = Rule(flows.move, passes=True, scales=_always, resize=resize.target_shape)
 _REDUCE = Rule(flows.reduce)
+_MEAN = Rule(flows.reduce, scales=_always)
 _DENSE = Rule(
     flows.mix,
     widths={"units": "out"},
@@ -104,6 +139,7 @@ _DEPTHWISE = Rule(
     flows.depthwise,
     weights={"kernel": ("in", None), "bias": ("out",)},
     kernels={"kernel": "output"},
+    scales=_has_no_offset,
 )
 _SEPARABLE = Rule(
     flows.separable,
@@ -238,42 +274,49 @@ RULES: dict[type, Rule] = {
     **_rows(Rule(flows.normalize_last, masked=gating.masked_unit_normalization), "UnitNormalization"),
     **_rows(Rule(flows.normalize_data), "Normalization"),
     **_rows(Rule(flows.compare), "Masking"),
-    **_rows(Rule(flows.activate), "Activation"),
+    **_rows(Rule(flows.activate, scales=_is_homogeneous_activation), "Activation"),
     **_rows(Rule(flows.slope, weights={"alpha": ("out",)}), "PReLU"),
     **_rows(Rule(flows.rescale), "Rescaling"),
-    **_rows(_CARRY, "ReLU", "LeakyReLU", "ELU"),
-    **_rows(_PASS, "Identity", "Dropout", "ActivityRegularization"),
-    **_rows(_PASS, "GaussianNoise", "GaussianDropout", "AlphaDropout"),
-    **_ranks(_PASS, "SpatialDropout{}"),
-    **_ranks(_CARRY, "MaxPooling{}", "AveragePooling{}"),
-    **_ranks(_CARRY, "ZeroPadding{}", "Cropping{}", "UpSampling{}"),
-    **_ranks(Rule(flows.pool_all), "GlobalAveragePooling{}", "GlobalMaxPooling{}"),
-    **_rows(Rule(flows.flatten, passes=True), "Flatten"),
+    **_rows(_CARRY, "ELU"),
+    **_rows(Rule(flows.carry, scales=_is_plain_relu), "ReLU"),
+    **_rows(_SCALED, "LeakyReLU"),
+    **_rows(_PASS, "ActivityRegularization", "GaussianNoise", "AlphaDropout"),
+    **_rows(_PASS_SCALED, "Identity", "Dropout", "GaussianDropout"),
+    **_ranks(_PASS_SCALED, "SpatialDropout{}"),
+    **_ranks(_SCALED, "MaxPooling{}", "AveragePooling{}"),
+    **_ranks(_SCALED, "ZeroPadding{}", "Cropping{}", "UpSampling{}"),
+    **_ranks(Rule(flows.pool_all, scales=_always), "GlobalAveragePooling{}", "GlobalMaxPooling{}"),
+    **_rows(Rule(flows.flatten, passes=True, scales=_always), "Flatten"),
     **_rows(_RESHAPE, "Reshape"),
     **_rows(_MOVE, "Permute", "RepeatVector"),
-    **_rows(Rule(flows.concatenate, joins="append"), "Concatenate"),
-    **_rows(_JOIN, "Add", "Multiply"),
-    **_rows(_ALL_NEEDED, "Subtract", "Average", "Maximum", "Minimum"),
+    **_rows(_CONCATENATE, "Concatenate"),
+    **_rows(_SUM, "Add"),
+    **_rows(_JOIN, "Multiply"),
+    **_rows(_ALL_NEEDED_SCALED, "Subtract", "Average", "Maximum", "Minimum"),
 }
 
 # Operations of keras.ops, and of Python's operators on tensors, by the name of their class.
 OPERATIONS: dict[str, Rule] = {
-    **dict.fromkeys(("Add", "Multiply"), _JOIN),
-    **dict.fromkeys(("Subtract", "Divide", "TrueDivide", "DivideNoNan", "Maximum", "Minimum", "Power"), _ALL_NEEDED),
+    "Add": _SUM,
+    "Multiply": _JOIN,
+    **dict.fromkeys(("Subtract", "Maximum", "Minimum"), _ALL_NEEDED_SCALED),
+    **dict.fromkeys(("Divide", "TrueDivide", "DivideNoNan", "Power"), _ALL_NEEDED),
     **dict.fromkeys(
-        "Abs Absolute Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish LeakyRelu "
-        "Log Log1p LogSigmoid Mish Negative Relu Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
+        "Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish "
+        "Log Log1p LogSigmoid Mish Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
         "Softsign Sqrt Square Swish Tanh TanhShrink Threshold".split(),
         _CARRY,
     ),
+    **dict.fromkeys(("Abs", "Absolute", "LeakyRelu", "Negative", "Relu"), _SCALED),
     "StopGradient": _PASS,
-    **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"), _REDUCE),
+    **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Amax", "Amin"), _MEAN),
+    **dict.fromkeys(("Var", "Std"), _REDUCE),
     **dict.fromkeys(("Transpose", "Moveaxis", "Swapaxes"), _MOVE),
-    **dict.fromkeys(("ExpandDims", "Squeeze"), Rule(flows.move, passes=True)),
-    "Concatenate": Rule(flows.concatenate, joins="append"),
+    **dict.fromkeys(("ExpandDims", "Squeeze"), Rule(flows.move, passes=True, scales=_always)),
+    "Concatenate": _CONCATENATE,
     "Reshape": _RESHAPE,
-    "Split": Rule(flows.move, resize=resize.split_points),
-    "GetItem": Rule(flows.slice_evenly, resize=resize.slice_ends),
+    "Split": Rule(flows.move, scales=_always, resize=resize.split_points),
+    "GetItem": Rule(flows.slice_evenly, scales=_always, resize=resize.slice_ends),
 }
 
 UNKNOWN = Rule(probe, resize=resize.take_as_it_comes)
@@ -340,6 +383,7 @@ def _rule_of_wrapper(layer: Any) -> Rule | None:
     return dataclasses.replace(
         _inside(inner, "layer", "layer"),
         flow=flows.each_step(inner.flow),
+        scales=None,
         resize=inner_resize and (lambda change: inner_resize(_for_inner_layer(change))),
     )
 

@@ -29,6 +29,7 @@ from .gates import check_gate, choose_gate, gate_for
 from .gating import gated_call, without_dead
 from .graph import ChannelGraph
 from .optimizer import split_between, users_optimizer
+from .placement import Placement
 from .rebuild import replay
 from .snap import check_feasible, room, round_up, smallest_used, snap
 from .steering import Steering
@@ -136,6 +137,7 @@ class StructureSearch(keras.Model):
         self._price = self._state("channel_prices", (count,), "zeros")
         self._mask = self._state("channels_kept", (count,), "ones")
         self._frozen = self._state("structure_is_frozen", (), "zeros")
+        self._placement = Placement(self.graph, at_scales=True)
         self._removable = removable_inputs(self.graph)
         self._dying = sorted({number for numbers in self._removable.values() for number in numbers})
         self._branches = self._state("branches_kept", (len(self._dying),), "ones")
@@ -160,10 +162,9 @@ class StructureSearch(keras.Model):
     # --- the training step ---
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        gates = self._gates(bool(training))
-
-        kept: Any = ops.convert_to_tensor(self._branches)
-        live = {number: kept[place] for place, number in enumerate(self._dying)}
+        gated = self._placement.gated(self._gates(bool(training)))
+        kept = ops.unstack(ops.convert_to_tensor(self._branches), len(self._dying)) if self._dying else []
+        live = dict(zip(self._dying, kept, strict=True))
 
         def call_layer(index: int, call: Any, args: tuple, kwargs: dict) -> Any:
             if index in self._removable:
@@ -171,7 +172,7 @@ class StructureSearch(keras.Model):
             # As a functional model does: what was recorded may be a layer's default of False, as Dropout's is.
             if training is not None and takes_training(call.layer):
                 kwargs = {**kwargs, "training": training}
-            return gated_call(self.graph, index, gates, args, kwargs, cheapest=True)
+            return gated_call(self.graph, index, gated[index], args, kwargs, cheapest=True)
 
         outputs = replay(self.graph, self._everything, standardize_inputs(self.seed, inputs), call_layer)
         return pack_outputs(self.seed, outputs)
