@@ -295,10 +295,16 @@ def test_a_killed_run_leaves_no_mount_and_no_process(able: Machine, how: signal.
 # --- .ci/run ----------------------------------------------------------------------------------------------------------
 
 
-def ci(machine: Machine, *, first: int, second: int, said: str, checked: int = 0) -> "subprocess.CompletedProcess[str]":
-    """.ci/run where `make test` and the second stack end so."""
+OLD = "TFX 1.16 on Python 3.10 (/usr/bin/python3.10): TFX 1.21 would need glibc 2.39, this machine has 2.36."
+NEW = "TFX 1.21 on Python 3.13 (/usr/bin/python3.13): the newest that this machine has; glibc 2.41 runs TFX 1.21."
+
+
+def ci(
+    machine: Machine, *, first: int, second: int, said: str, checked: int = 0, own: str = OLD
+) -> "subprocess.CompletedProcess[str]":
+    """.ci/run on a machine of its `own` stack, where `make test` and the second stack end so."""
     machine.says("make", "first ran", first).says("apt-get", "").says("c++", "").says("python3", "")
-    machine.command("tools/setup.sh", "#!/bin/bash\necho 'setup: TFX 1.16 on Python 3.10' >&2\n", machine.checkout)
+    machine.command("tools/setup.sh", f"#!/bin/bash\necho 'setup: {own}' >&2\n", machine.checkout)
     stand_in = f"""#!/bin/bash
 echo 'second stack: {said}' >&2
 if [ "${{1:-}}" = --check ]; then exit {checked}; else exit {second}; fi
@@ -325,3 +331,12 @@ def test_ci_says_at_both_ends_why_the_second_stack_is_not_run(machine: Machine):
     assert result.returncode == 0, result.stderr
     line = "ci: second stack: NOT RUN: it cannot be made here: no."
     assert line in result.stderr and result.stdout.splitlines()[-1] == line
+
+
+def test_ci_runs_no_second_stack_where_it_is_the_machines_own(machine: Machine):
+    result = ci(machine, first=0, second=2, said="it ended so", own=NEW)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith(
+        "ci: second stack: NOT RUN apart: this machine's own stack is TFX 1.21"
+    )
+    assert "it ended so" not in result.stdout
