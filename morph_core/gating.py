@@ -36,11 +36,13 @@ class Gated:
         values: for other weights, by attribute path, what stands in their place.
     """
 
-    factors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    factors: Mapping[str, Any]
+    values: Mapping[str, Any]
 
 
 STATISTICS = "statistics"
+INPUT_AXES = frozenset({"in", "in_per_group"})
+"""The axes that `Rule.gates` names for kernels that are linear in the layer's first input."""
 
 
 def gated_call(graph: ChannelGraph, index: int, gated: Gated, args: tuple, kwargs: dict, cheapest: bool = False) -> Any:
@@ -59,7 +61,7 @@ def gated_call(graph: ChannelGraph, index: int, gated: Gated, args: tuple, kwarg
         return rule.masked(layer, gated.factors[STATISTICS], *args, **kwargs)
     if not gated.factors and not gated.values:
         return layer(*args, **kwargs)
-    if gated.factors and set(gated_axes(graph, index).values()) <= {"in", "in_per_group"}:
+    if gated.factors and set(gated_axes(graph, index).values()) <= INPUT_AXES:
         # Losses that a layer adds are lost in a stateless scope: multiply the input instead.
         if layer.activity_regularizer is not None or (cheapest and _is_smaller(args, layer, gated.factors)):
             factors = next(iter(gated.factors.values()))

@@ -16,10 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from .gating import STATISTICS, Gated, gated_axes, weight_of
+from .gating import INPUT_AXES, STATISTICS, Gated, gated_axes, weight_of
 from .graph import ChannelGraph
-
-_MIXES_ITS_INPUT = {"in", "in_per_group"}
 
 
 class Placement:
@@ -52,7 +50,7 @@ class Placement:
                 self._factors.append((index, STATISTICS, axes.get("out", np.zeros(0, dtype=np.int64))))
             else:
                 self._factors += [
-                    (index, path, _only(graph, axes[axis], felt) if axis in _MIXES_ITS_INPUT else axes[axis])
+                    (index, path, _only(graph, axes[axis], felt) if axis in INPUT_AXES else axes[axis])
                     for path, axis in gated_axes(graph, index).items()
                 ]
         self._scales = [place for place in self._scales if (place[2] >= 0).any()]
@@ -143,7 +141,7 @@ def _mixes_one_input(graph: ChannelGraph, index: int) -> bool:
     """Whether a call needs no gate of its own for channels that arrive with theirs multiplied in."""
     if graph.rules[index].masked is not None or len(graph.trace.calls[index].inputs) != 1:
         return False
-    return bool(set(gated_axes(graph, index).values()) & _MIXES_ITS_INPUT)
+    return bool(set(gated_axes(graph, index).values()) & INPUT_AXES)
 
 
 def _carried(graph: ChannelGraph) -> np.ndarray:
