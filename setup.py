@@ -24,7 +24,7 @@ setup(
     package_dir=FOLDERS,
     package_data={
         "": ["py.typed"],
-        "morph_core": ["templates/*.j2"],
+        "morph_core.report": ["templates/*.j2"],
         "morph_tfx.pipelines": ["templates/*.py", "templates/*.yaml"],
     },
     # Only the files named above: MANIFEST.in is for the source distribution and must not decide what a wheel holds.

@@ -1,18 +1,19 @@
 """Learn how wide every layer of a Keras 3 network should be, under a budget: MorphNet as a library."""
 
-from . import flows, report
+from . import report
 from ._version import __version__
-from .batch_statistics import recalibrate
-from .costs import COSTS, Cost, cost_of, latency
-from .devices import DEVICES, Device
+from .cost.costs import COSTS, Cost, cost_of, latency
+from .cost.devices import DEVICES, Device
 from .errors import MorphError
-from .expand import expand, uniform
-from .gates import GATES
-from .graph import ChannelGraph, Group
-from .rebuild import compile_arguments, masked, rebuild, verify
-from .rules import Rule, register_rule
-from .search import StructureSearch
-from .structure import Structure, chain, describe
+from .network import flows
+from .network.graph import ChannelGraph, Group
+from .network.rules import Rule, register_rule
+from .search.gates import GATES
+from .search.search import StructureSearch
+from .structure.batch_statistics import recalibrate
+from .structure.expand import expand, uniform
+from .structure.rebuild import compile_arguments, masked, rebuild, verify
+from .structure.structure import Structure, chain, describe
 
 __all__ = [
     "COSTS",

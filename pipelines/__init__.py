@@ -8,26 +8,27 @@ print(run_pipeline(config).pushed_model)
 compile_pipeline(config, "job.yaml")
 ```
 
-`morph_tfx.pipelines.morph_pipeline.morph_pipeline(config)` is the `tfx.dsl.Pipeline` itself, for other TFX runners.
-Names are imported when they are first used, since TFX takes long to load.
+`morph_tfx.pipelines.graph.morph_pipeline.morph_pipeline(config)` is the `tfx.dsl.Pipeline` itself, for other TFX
+runners. Names are imported when they are first used, since TFX takes
+long to load.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import PipelineConfig, load_config
-    from .kubeflow_runner import compile_pipeline
-    from .local_runner import RunResult, run_pipeline
+    from .config.config import PipelineConfig, load_config
+    from .kubeflow.runner import compile_pipeline
+    from .local.runner import RunResult, run_pipeline
 
 __all__ = ["PipelineConfig", "RunResult", "compile_pipeline", "load_config", "run_pipeline"]
 
 _MODULES = {
-    "PipelineConfig": "config",
-    "RunResult": "local_runner",
-    "compile_pipeline": "kubeflow_runner",
-    "load_config": "config",
-    "run_pipeline": "local_runner",
+    "PipelineConfig": "config.config",
+    "RunResult": "local.runner",
+    "compile_pipeline": "kubeflow.runner",
+    "load_config": "config.config",
+    "run_pipeline": "local.runner",
 }
 
 

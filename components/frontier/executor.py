@@ -13,11 +13,11 @@ from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
 import morph_core as morph
-from morph_core import frontier_report
-from morph_core.frontier import Frontier, Point
+from morph_core.report import frontier_page
+from morph_core.report.frontier import Frontier, Point
 
-from ..evaluation import measured
-from ..staging import complete_or_absent
+from ..artifacts.evaluation import measured
+from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
 from ..structure_exporter.exporter import custom_properties, set_custom_properties
 
@@ -121,8 +121,8 @@ def _bless(blessing: Artifact, model: Artifact | None) -> None:
 def _write(artifact: Artifact, frontier: Frontier) -> None:
     files = {
         FRONTIER_FILE: frontier.to_json().encode(),
-        REPORT_FILE: frontier_report.html(frontier).encode(),
-        PICTURE_FILE: frontier_report.picture(frontier),
+        REPORT_FILE: frontier_page.html(frontier).encode(),
+        PICTURE_FILE: frontier_page.picture(frontier),
     }
     with complete_or_absent(artifact.uri) as directory:
         for name, content in files.items():

@@ -16,8 +16,8 @@ from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.system_executions import Train
 
-from .. import training_spec
 from ..structure_exporter import MorphStructure
+from ..training import spec as training_spec
 from .executor import Executor
 from .goal import Goal
 

@@ -9,13 +9,15 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
 import morph_core as morph
-from morph_core.checkpoint import Storage
-from morph_core.costs import unit_of, written
+from morph_core.cost.costs import unit_of, written
+from morph_core.search.checkpoint import Storage
 
-from .. import checkpoints, distribution, training, training_inputs, training_spec
-from ..progress import ProgressCallback
-from ..staging import emptied_on_failure
+from ..artifacts.staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
+from ..training import checkpoints, distribution, loop
+from ..training import inputs as training_inputs
+from ..training import spec as training_spec
+from ..training.progress import ProgressCallback
 from .goal import Goal
 
 # What rounding explains, relative to the largest output: float32 networks agree to about 1e-6, half precision to 1e-3.
@@ -97,7 +99,7 @@ def _search(
     )
     for group, reason in search.fixed().items():
         print(f"kept whole: {group}: {reason}", flush=True)
-    training.train(search, inputs, log_dir, progress, checkpoint)
+    loop.train(search, inputs, log_dir, progress, checkpoint)
     structure = search.structure()
     _prove(model, structure, next(iter(inputs.evaluation))[0])
     narrowed = morph.rebuild(model, structure, weights="inherit") if keep_weights else None

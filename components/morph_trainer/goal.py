@@ -14,9 +14,9 @@ from typing import Any
 from tfx.orchestration.data_types import RuntimeParameter
 
 import morph_core as morph
-from morph_core.budget import amounts_by_cost
-from morph_core.choices import check_counts
-from morph_core.gates import check_gate
+from morph_core.search.gates import check_gate
+from morph_core.structure.budget import amounts_by_cost
+from morph_core.structure.choices import check_counts
 
 # Amounts by name have a property of their own beside the one for a number; numbers of channels are JSON always.
 _BY_NAME = {"target": "target_by_cost", "budget": "budget_by_cost"}

@@ -11,8 +11,8 @@ from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
 
-from .. import model_assets
-from ..staging import complete_or_absent
+from ..artifacts import model_assets
+from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
 from ..structure_exporter.exporter import set_custom_properties
 

@@ -9,11 +9,14 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 
-from .. import checkpoints, distribution, model_assets, training, training_inputs, training_spec
-from ..progress import ProgressCallback
-from ..staging import complete_or_absent, emptied_on_failure
+from ..artifacts import model_assets
+from ..artifacts.staging import complete_or_absent, emptied_on_failure
 from ..structure_exporter import StructureExporter
 from ..structure_exporter.exporter import cost_properties, goal_properties, set_custom_properties
+from ..training import checkpoints, distribution, loop
+from ..training import inputs as training_inputs
+from ..training import spec as training_spec
+from ..training.progress import ProgressCallback
 from . import serving
 
 # Batches from which a warm start estimates the statistics of BatchNormalization: more change little, and take time.
@@ -62,7 +65,7 @@ class Executor(base_executor.BaseExecutor):
             progress = ProgressCallback(task="retrain", epochs=inputs.epochs, steps_per_epoch=inputs.steps_per_epoch)
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
             identity = {"network": graph.fingerprint, "widths": structure.widths}
-            results = training.train(model, inputs, log_dir, progress, checkpoint, identity)
+            results = loop.train(model, inputs, log_dir, progress, checkpoint, identity)
             with complete_or_absent(artifact.uri) as directory:
                 saved_model = path_utils.serving_model_dir(directory)
                 serving.export(model, signatures, saved_model)

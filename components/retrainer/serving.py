@@ -19,9 +19,9 @@ from tensorflow_transform.saved import saved_transform_io_v2
 from tensorflow_transform.tf_metadata import schema_utils
 
 from morph_core import MorphError
-from morph_core.trace import input_structure
+from morph_core.network.trace import input_structure
 
-from ..user_module import UserModule
+from ..training.user_module import UserModule
 
 DEFAULT = "serving_default"
 RAW_TENSORS = "raw_tensors"

@@ -19,7 +19,7 @@ from tfx.types.artifact import Artifact
 import morph_core as morph
 from morph_core import report
 
-from ..staging import complete_or_absent
+from ..artifacts.staging import complete_or_absent
 
 STRUCTURE_FILE = "structure.json"
 REPORT_FILE = "report.html"

@@ -14,10 +14,10 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import json_utils
 
 from morph_core import MorphError
-from morph_core.choices import check_counts
+from morph_core.structure.choices import check_counts
 
-from .. import training_spec
 from ..structure_exporter import MorphStructure
+from ..training import spec as training_spec
 from .executor import Executor
 
 

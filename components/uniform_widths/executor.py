@@ -9,9 +9,9 @@ from tfx.types.artifact import Artifact
 
 import morph_core as morph
 
-from .. import user_module
-from ..custom_config import custom_config_of
 from ..structure_exporter import StructureExporter
+from ..training import user_module
+from ..training.custom_config import custom_config_of
 
 
 class Executor(base_executor.BaseExecutor):

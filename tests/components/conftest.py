@@ -18,7 +18,8 @@ from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
 import morph_core as morph
-from morph_tfx.components import MorphStructure, StructureExporter, user_module
+from morph_tfx.components import MorphStructure, StructureExporter
+from morph_tfx.components.training import user_module
 
 USER_MODULES = pathlib.Path(__file__).parent / "user_modules"
 SCHEMA = """

@@ -15,7 +15,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import channel_utils, standard_artifacts
 
 from morph_tfx.components import MorphStructure, MorphTrainer, Retrainer
-from morph_tfx.components.progress import ProgressCallback
+from morph_tfx.components.training.progress import ProgressCallback
 
 
 def artifact(kind, uri, splits=""):

@@ -5,8 +5,9 @@ from tfx.types import Channel, standard_artifacts
 
 import morph_core as morph
 from morph_core import MorphError
-from morph_tfx.components import Frontier, MorphStructure, StructureExporter, UniformWidths, user_module
+from morph_tfx.components import Frontier, MorphStructure, StructureExporter, UniformWidths
 from morph_tfx.components.frontier.component import MOST_BRANCHES, Branch
+from morph_tfx.components.training import user_module
 
 
 def branch(label="learned 50 %", kind="learned"):

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 import morph_core as morph
-from morph_core.checkpoint import Directory
-from morph_tfx.components import MorphStructure, StructureExporter, checkpoints
+from morph_core.search.checkpoint import Directory
+from morph_tfx.components import MorphStructure, StructureExporter
+from morph_tfx.components.training import checkpoints
 from tests.components.conftest import USER_MODULES, make, narrowed
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_executors.py"

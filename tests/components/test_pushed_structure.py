@@ -8,7 +8,9 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
-from morph_tfx.components import PushedStructure, StructureExporter, model_assets, user_module
+from morph_tfx.components import PushedStructure, StructureExporter
+from morph_tfx.components.artifacts import model_assets
+from morph_tfx.components.training import user_module
 from tests.components.conftest import SCHEMA, USER_MODULES
 
 

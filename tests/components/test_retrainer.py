@@ -205,7 +205,7 @@ def test_a_failing_export_leaves_nothing(raw_retrain, run, tmp_path, monkeypatch
         raise OSError("no space left on the device")
 
     component = raw_retrain(custom_config={"epochs": 1})
-    monkeypatch.setattr("morph_tfx.components.staging.fileio.rename", full)
+    monkeypatch.setattr("morph_tfx.components.artifacts.staging.fileio.rename", full)
     fails_cleanly(run, component, OSError, "no space left", tmp_path)
 
 

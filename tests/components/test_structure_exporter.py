@@ -109,7 +109,7 @@ def test_a_failing_disk_leaves_nothing(structure, tmp_path, monkeypatch):
     def full(*paths):
         raise OSError("no space left on the device")
 
-    monkeypatch.setattr("morph_tfx.components.staging.fileio.rename", full)
+    monkeypatch.setattr("morph_tfx.components.artifacts.staging.fileio.rename", full)
     with pytest.raises(OSError, match="no space left"):
         StructureExporter(artifact).write(structure)
     assert list(tmp_path.iterdir()) == []

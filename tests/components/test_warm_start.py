@@ -8,7 +8,8 @@ import pytest
 from tfx.types import channel_utils
 
 import morph_core as morph
-from morph_tfx.components import MorphStructure, MorphTrainer, Retrainer, StructureExporter, training, user_module
+from morph_tfx.components import MorphStructure, MorphTrainer, Retrainer, StructureExporter
+from morph_tfx.components.training import loop, user_module
 from tests.components.conftest import USER_MODULES, make
 
 DIGITS = str(USER_MODULES / "digits.py")
@@ -35,7 +36,7 @@ def searched(data, run):
 def watched(monkeypatch):
     """Keeps the model and a batch from the moment before training starts."""
     seen = {}
-    train = training.train
+    train = loop.train
 
     def before_training(model, inputs, *args, **kwargs):
         images, labels = next(iter(inputs.evaluation.unbatch().batch(297)))
@@ -45,7 +46,7 @@ def watched(monkeypatch):
         seen["loss"] = float(loss(labels, outputs))
         return train(model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(training, "train", before_training)
+    monkeypatch.setattr(loop, "train", before_training)
     return seen
 
 

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from morph_tfx.pipelines import demo
-from morph_tfx.pipelines.config import load_config
-from morph_tfx.pipelines.local_runner import run_pipeline
+from morph_tfx.pipelines.config.config import load_config
+from morph_tfx.pipelines.local import demo
+from morph_tfx.pipelines.local.runner import run_pipeline
 
 SETTINGS = {
     "hparams": {"widths": [8, 8], "learning_rate": 0.003},

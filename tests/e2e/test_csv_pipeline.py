@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from sklearn.datasets import load_wine
 
-from morph_tfx.pipelines.cli import cli
+from morph_tfx.pipelines.commands.cli import cli
 
 MODULE = '''
 """178 wines, 6 measurements each, 3 kinds."""

@@ -16,11 +16,11 @@ import yaml
 from rich.console import Console
 
 import morph_core as morph
-from morph_tfx.pipelines import demo
-from morph_tfx.pipelines.config import PipelineConfig, load_config
-from morph_tfx.pipelines.kubeflow_runner import compile_pipeline
-from morph_tfx.pipelines.local_runner import RunResult, run_pipeline
-from morph_tfx.pipelines.summary import show_summary
+from morph_tfx.pipelines.config.config import PipelineConfig, load_config
+from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from morph_tfx.pipelines.local import demo
+from morph_tfx.pipelines.local.runner import RunResult, run_pipeline
+from morph_tfx.pipelines.local.summary import show_summary
 from tests.e2e.workers import Workers
 
 LEAST_ACCURACY = 0.9  # of the pushed model on the held-out digits; chance is 0.1, the demo's longer run reaches 0.99

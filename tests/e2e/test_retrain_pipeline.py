@@ -12,10 +12,10 @@ import tensorflow as tf
 import yaml
 
 import morph_core as morph
-from morph_tfx.pipelines import demo
-from morph_tfx.pipelines.config import PipelineConfig, load_config
-from morph_tfx.pipelines.local_runner import RunResult, run_pipeline
-from morph_tfx.pipelines.starter import template
+from morph_tfx.pipelines.config.config import PipelineConfig, load_config
+from morph_tfx.pipelines.config.starter import template
+from morph_tfx.pipelines.local import demo
+from morph_tfx.pipelines.local.runner import RunResult, run_pipeline
 
 LEAST_ACCURACY = 0.8  # of a pushed model on held-out digits, after this short training; chance is 0.1
 CONFIG = {
@@ -139,7 +139,7 @@ def test_a_model_of_mixed_up_labels_is_held_back_because_it_is_worse(config, ret
     assert "the newest span: 3" in held_back.text
     assert not held_back.result.blessed
     assert held_back.result.pushed_model is None
-    from morph_tfx.pipelines.verdict import objections
+    from morph_tfx.pipelines.local.verdict import objections
 
     [objection] = objections(held_back.result.evaluation)
     assert re.fullmatch(

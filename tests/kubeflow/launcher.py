@@ -39,7 +39,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from morph_tfx.pipelines.kubeflow_entrypoint import LAUNCHER_ROOT
+from morph_tfx.pipelines.kubeflow.entrypoint import LAUNCHER_ROOT
 from tests.kubeflow.conditions import ConditionError, holds
 
 PROTOS: Any = pipeline_spec_pb2

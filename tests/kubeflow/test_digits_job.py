@@ -12,9 +12,9 @@ import tensorflow as tf
 import yaml
 
 import morph_core as morph
-from morph_tfx.pipelines import demo
-from morph_tfx.pipelines.config import load_config
-from morph_tfx.pipelines.kubeflow_runner import compile_pipeline
+from morph_tfx.pipelines.config.config import load_config
+from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from morph_tfx.pipelines.local import demo
 from tests.kubeflow.launcher import Cluster, Run, Stored
 
 LEAST_ACCURACY = 0.8  # of the pushed model on the held-out digits; chance is 0.1
@@ -72,7 +72,7 @@ def text(cluster: Cluster, artifact: Stored) -> str:
 def test_every_step_ran_as_a_container_would(run):
     assert set(run.tasks) == STEPS
     assert all(
-        task.command[:3] == ["python", "-m", "morph_tfx.pipelines.kubeflow_entrypoint"] for task in run.tasks.values()
+        task.command[:3] == ["python", "-m", "morph_tfx.pipelines.kubeflow.entrypoint"] for task in run.tasks.values()
     )
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from morph_core import MorphError
 from morph_tfx.components import MorphStructure
-from morph_tfx.pipelines import kubeflow_entrypoint as entrypoint
-from morph_tfx.pipelines.kubeflow_entrypoint import LAUNCHER_ROOT, local_path, remote_uri
+from morph_tfx.pipelines.kubeflow import entrypoint
+from morph_tfx.pipelines.kubeflow.entrypoint import LAUNCHER_ROOT, local_path, remote_uri
 
 MODEL = {"instanceSchema": "title: tfx.Model\ntype: object\n"}
 EXAMPLES = {"instanceSchema": "title: tfx.Examples\ntype: object\n"}

@@ -14,12 +14,13 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
 import morph_core as morph
-from morph_tfx.components import model_assets, user_module
+from morph_tfx.components.artifacts import model_assets
 from morph_tfx.components.retrainer import serving
-from morph_tfx.pipelines import demo
-from morph_tfx.pipelines.config import load_config
-from morph_tfx.pipelines.kubeflow_runner import compile_pipeline
-from morph_tfx.pipelines.starter import template
+from morph_tfx.components.training import user_module
+from morph_tfx.pipelines.config.config import load_config
+from morph_tfx.pipelines.config.starter import template
+from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from morph_tfx.pipelines.local import demo
 from tests.kubeflow.launcher import Cluster, Run
 
 LEAST_ACCURACY = 0.8  # of the pushed model on the held-out digits; the model before knows nothing: 0.1

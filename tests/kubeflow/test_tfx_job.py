@@ -7,7 +7,7 @@ import pytest
 import yaml
 from tfx import v1 as tfx
 
-from morph_tfx.pipelines import kubeflow_job
+from morph_tfx.pipelines.kubeflow import job as kubeflow_job
 from tests.kubeflow.launcher import Cluster
 
 HERE = Path(__file__).parent

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from morph_tfx.pipelines.config import KubeflowConfig
-from morph_tfx.pipelines.kubeflow_job import COMMAND
+from morph_tfx.pipelines.config.config import KubeflowConfig
+from morph_tfx.pipelines.kubeflow.job import COMMAND
 from tests.packaging.source import ROOT
 
 

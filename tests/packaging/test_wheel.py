@@ -47,7 +47,7 @@ def test_the_wheel_holds_every_file_of_the_layers_and_nothing_else(wheel: zipfil
     "name",
     [
         "morph_core/py.typed",
-        "morph_core/templates/report.html.j2",
+        "morph_core/report/templates/report.html.j2",
         "morph_tfx/components/py.typed",
         "morph_tfx/pipelines/py.typed",
         "morph_tfx/pipelines/templates/config.yaml",
@@ -75,7 +75,10 @@ def test_the_wheel_carries_the_licence_and_the_command(wheel: zipfile.ZipFile):
     (licence,) = (name for name in wheel.namelist() if name.endswith(".dist-info/licenses/LICENSE"))
     assert wheel.read(licence) == (ROOT / "LICENSE").read_bytes()
     (scripts,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
-    assert wheel.read(scripts).decode().split() == "[console_scripts] morph-tfx = morph_tfx.pipelines.cli:main".split()
+    assert (
+        wheel.read(scripts).decode().split()
+        == "[console_scripts] morph-tfx = morph_tfx.pipelines.commands.cli:main".split()
+    )
 
 
 def test_the_core_requires_keras_and_numpy_only(wheel: zipfile.ZipFile):
@@ -96,7 +99,7 @@ def test_the_wheel_works_where_it_is_unpacked(wheel: zipfile.ZipFile, tmp_path: 
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
 import importlib.util
-for name in ("morph_core", "morph_core.graph", "morph_tfx.components", "morph_tfx.pipelines"):
+for name in ("morph_core", "morph_core.network.graph", "morph_tfx.components", "morph_tfx.pipelines"):
     print(importlib.util.find_spec(name).origin)
 """
     result = subprocess.run([sys.executable, "-c", code], cwd="/", text=True, capture_output=True, timeout=300)
@@ -105,7 +108,7 @@ for name in ("morph_core", "morph_core.graph", "morph_tfx.components", "morph_tf
         str(tmp_path / name)
         for name in (
             "morph_core/__init__.py",
-            "morph_core/graph.py",
+            "morph_core/network/graph.py",
             "morph_tfx/components/__init__.py",
             "morph_tfx/pipelines/__init__.py",
         )

@@ -1,0 +1,1 @@
+"""What the components share of reading and writing artifacts: whole or absent, and what lies inside a pushed model."""

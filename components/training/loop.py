@@ -1,0 +1,78 @@
+"""One training run as both components do it: TensorBoard logs, progress, validation, and a check that it went well."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from morph_core import MorphError, StructureSearch
+from morph_core.search.checkpoint import Storage, fit_with_checkpoints
+
+from . import distribution
+from .inputs import TrainingInputs
+from .progress import ProgressCallback
+
+# Points of the training curves in TensorBoard: enough to see a schedule, few enough to cost nothing.
+_CURVE_POINTS = 200
+
+
+def train(
+    model: keras.Model,
+    inputs: TrainingInputs,
+    log_dir: str,
+    progress: ProgressCallback,
+    checkpoint: Storage | None = None,
+    identity: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Fits a compiled model.
+
+    Args:
+        model: compiled; a `StructureSearch` or an ordinary model.
+        inputs: the data and the number of steps.
+        log_dir: where TensorBoard's files go.
+        progress: shows the run.
+        checkpoint: where to keep a checkpoint after each epoch, and to continue from; None for none.
+        identity: what an ordinary model's checkpoint must agree with; a search knows what it is.
+
+    Returns:
+        The last epoch's values: the loss, the metrics, and the same on the evaluation split (`val_...`).
+
+    Raises:
+        MorphError: the loss is no longer a number at the end.
+    """
+    tensorboard = keras.callbacks.TensorBoard(
+        log_dir=log_dir,
+        write_graph=False,
+        update_freq=max(1, inputs.steps // _CURVE_POINTS),  # pyright: ignore[reportArgumentType]
+        profile_batch=0,
+    )
+    distribution.prepare(model, inputs.train)
+    with contextlib.closing(progress), warnings.catch_warnings():
+        # The evaluation split is read once to its end, as we want it; Keras, not knowing its length, warns of it.
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        arguments: dict[str, Any] = {
+            "x": inputs.train,
+            "epochs": inputs.epochs,
+            "steps_per_epoch": inputs.steps_per_epoch,
+            "validation_data": inputs.evaluation,
+            "callbacks": [tensorboard, progress],
+            "verbose": 0,
+        }
+        if isinstance(model, StructureSearch):
+            history = model.fit(**arguments, checkpoint=checkpoint)  # pyright: ignore[reportCallIssue]
+        elif checkpoint is None:
+            history = model.fit(**arguments)
+        else:
+            history = fit_with_checkpoints(model, arguments, checkpoint, identity or {})
+    distribution.to_float32(model)
+    last = {name: float(values[-1]) for name, values in history.history.items()}
+    if not math.isfinite(last["loss"]):
+        raise MorphError(
+            f"The training diverged: the loss is {last['loss']} after {inputs.steps} steps. Nothing was written. "
+            f"Lower the learning rate in build_model of {inputs.module.source}, or check the examples for values "
+            "that are no numbers."
+        )
+    return last

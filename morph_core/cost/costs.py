@@ -1,0 +1,311 @@
+"""What a network costs, as functions of its widths.
+
+A cost sees the network as a list of `CallWidths`, one for each layer call that is still there, and returns a number.
+Widths may be fractions and may be arrays (several networks at once), which is how marginal costs are taken: the cost
+half a channel above less the cost half a channel below, exact for costs up to degree two in each group, as FLOPs and
+parameters are. With these two, `sum over channels of marginal cost x gate` is the bilinear regulariser of MorphNet
+(Gordon et al., CVPR 2018, equations 4 to 6).
+
+To add a cost, write a function and put it into `COSTS`; a user's own function can be passed wherever a name can.
+`latency` makes costs of devices, see `devices`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import MorphError
+from ..network.gating import weight_of
+from ..network.rules import Rule
+from .devices import DEVICES, Device, find_device
+
+if TYPE_CHECKING:
+    from ..network.graph import ChannelGraph
+    from ..network.topology import Topology
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CallWidths:
+    """One layer call, and how wide it is.
+
+    Attributes:
+        name, kind: of the layer.
+        layer: the seed's Keras layer: its configuration counts, its own width does not.
+        rule: its row in the table of rules.
+        input_shapes, output_shape: in the seed, batch first.
+        axes: the number of channels on each named axis ("in", "out", ...): floats or float arrays (networks,).
+        first: False when the same layer was called before, so that its weights are counted already.
+        reads: the numbers of the tensors it reads, without those that are gone.
+        makes: the numbers of the tensors it makes; none when it only passes its input on.
+        frees: of those, the ones that no later call reads and the model does not return.
+        tensor_sizes: -> elements of every tensor, by its number; see `elements`.
+    """
+
+    name: str
+    kind: str
+    layer: Any
+    rule: Rule
+    input_shapes: tuple[tuple[int | None, ...], ...]
+    output_shape: tuple[int | None, ...]
+    axes: dict[str, Any]
+    first: bool
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    frees: tuple[int, ...]
+    tensor_sizes: Callable[[], np.ndarray]
+
+    def elements(self, tensors: Iterable[int]) -> Any:
+        """Elements of some of the tensors that this call reads or makes, together, for one example."""
+        sizes = self.tensor_sizes()
+        total = functools.reduce(lambda total, number: total + sizes[number], tensors, 0.0)
+        if np.isnan(total).any():
+            raise MorphError(
+                f"Layer '{self.name}' ({self.kind}) has inputs of shapes {self.input_shapes} and an output of shape "
+                f"{self.output_shape}: with a size unknown, so are its activations. Give keras.Input a shape without "
+                "None, or use cost='params'."
+            )
+        return total
+
+    def weight_size(self, name: str) -> Any:
+        """Elements of a weight at these widths; 0 when the layer has no such weight."""
+        weight = weight_of(self.layer, name)
+        if weight is None:
+            return 0.0
+        follows = self.rule.weights[name]
+        size = 1.0
+        padded = (None,) * (len(weight.shape) - len(follows)) + tuple(follows)
+        for length, axis in zip(weight.shape, padded, strict=True):
+            size = size * (length if axis is None or axis not in self.axes else self.axes[axis])
+        return size
+
+    def positions(self, side: str) -> int:
+        """How often a kernel is applied for one example: the places of its "input", "last input" or "output"."""
+        shape = {"input": self.input_shapes[:1], "last input": self.input_shapes[-1:]}.get(side, (self.output_shape,))[
+            0
+        ]
+        first = getattr(self.layer, "data_format", None) == "channels_first"
+        places = shape[2:] if first else shape[1:-1]
+        if None in places:
+            raise MorphError(
+                f"Layer '{self.name}' ({self.kind}) has an {side} of unknown size {shape}, so its FLOPs are unknown. "
+                "Give keras.Input a shape without None, or use cost='params'."
+            )
+        return math.prod(size or 1 for size in places)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """A named cost: the sum of `of_call` over the layer calls of a network, or `of_network` where it is no sum.
+
+    Attributes:
+        name: as in `cost="flops"`.
+        unit: what one unit is, for people.
+        of_call: `CallWidths` -> float (or array, when its axes are arrays).
+        of_network: the calls of a network, in topological order -> float.
+        takes_arrays: whether `of_network`, too, gives an array when axes and sizes are arrays.
+    """
+
+    name: str
+    unit: str
+    of_call: Callable[[CallWidths], Any] | None = None
+    of_network: Callable[[Sequence[CallWidths]], Any] | None = None
+    takes_arrays: bool = False
+
+    def total(self, calls: Sequence[CallWidths]) -> Any:
+        if self.of_call is not None:
+            return functools.reduce(lambda total, call: total + self.of_call(call), calls, 0.0)  # type: ignore[misc]
+        assert self.of_network is not None
+        return self.of_network(calls)
+
+
+def flops(call: CallWidths) -> Any:
+    """2 x the multiply-adds of convolutions, dense layers and attention for one example, elementwise work left out.
+
+    Padding counts as work, as in morph-net: positions of the output x elements of the kernel.
+    """
+    kernels = sum(call.positions(side) * call.weight_size(name) for name, side in call.rule.kernels.items())
+    return 2.0 * (kernels + (call.rule.products(call) if call.rule.products else 0.0))
+
+
+def params(call: CallWidths) -> Any:
+    """Elements of all weights, trainable or not, as `model.count_params()` counts them."""
+    return _weights(call) if call.first else 0.0
+
+
+def _weights(call: CallWidths) -> Any:
+    if not hasattr(call.layer, "count_params"):
+        return 0.0
+    followed = [weight_of(call.layer, name) for name in call.rule.weights]
+    rest = call.layer.count_params() - sum(math.prod(weight.shape) for weight in followed if weight is not None)
+    return rest + sum(call.weight_size(name) for name in call.rule.weights)
+
+
+def activation_memory(calls: Sequence[CallWidths]) -> Any:
+    """Bytes that the tensors of one example take when they take most, as float32.
+
+    Calls run one after the other in topological order. A tensor is there from the call that makes it (the network's
+    inputs from the start) to its last reader, the network's outputs to the end; a call needs all it reads and all it
+    makes at once, so nothing is computed in place. Weights, and what a layer needs inside, are not counted.
+    """
+    now = _inputs(calls)
+    most = now
+    for call in calls:
+        now = now + call.elements(call.makes)
+        most = np.maximum(most, now)
+        now = now - call.elements(call.frees)
+    return 4.0 * most
+
+
+def activation_total(calls: Sequence[CallWidths]) -> Any:
+    """Bytes of all tensors of one example together, as float32: what training keeps for the gradient, roughly."""
+    return 4.0 * functools.reduce(lambda total, call: total + call.elements(call.makes), calls, _inputs(calls))
+
+
+def _inputs(calls: Sequence[CallWidths]) -> Any:
+    """Elements of the tensors that are read but never made."""
+    made = {number for call in calls for number in call.makes}
+    reader = {number: call for call in calls for number in call.reads if number not in made}
+    return functools.reduce(lambda total, number: total + reader[number].elements([number]), reader, 0.0)
+
+
+def latency(device: str | Device) -> Cost:
+    """Milliseconds that a device needs for one example, by the roofline model; `cost="latency:v100"` for short.
+
+    Every call takes as long as its FLOPs at the device's peak or its bytes at the device's bandwidth, whichever is
+    longer, and the device's overhead. Its bytes are what it reads, what it makes, and its weights; of weights that are
+    looked up (an embedding's) no more than it makes. A call that only passes its input on takes no time. Nothing is
+    fused, and no device reaches its peak: take the result as a comparison, unless the device was calibrated.
+
+    Args:
+        device: a name in `morph_core.cost.devices.DEVICES`, the path of a calibration file, or a `Device`.
+
+    Raises:
+        MorphError: the device is unknown, or the file is no calibration.
+
+    Example:
+        A dense layer of 1000 x 1000 moves 4 MB of weights, 8 kB of activations; a V100 moves 900 MB in a millisecond:
+
+        >>> import keras, morph_core as morph
+        >>> inputs = keras.Input((1000,))
+        >>> model = keras.Model(inputs, keras.layers.Dense(1000, use_bias=False)(inputs))
+        >>> round(morph.ChannelGraph.from_model(model).cost(morph.latency("v100")), 5)  # 4.008 / 900 + 0.005
+        0.00945
+    """
+    known = device if isinstance(device, Device) else find_device(device)
+
+    def milliseconds(call: CallWidths) -> Any:
+        if not call.makes:
+            return 0.0
+        made = call.elements(call.makes)
+        weights = _weights(call)
+        if not call.rule.kernels:
+            weights = np.minimum(weights, made)
+        moved = known.bytes_per_element * (call.elements(dict.fromkeys(call.reads)) + made + weights)
+        longer = np.maximum(flops(call) / known.gflops, moved / known.gigabytes_per_second)
+        return longer / 1e6 + known.overhead_us / 1e3
+
+    return Cost(f"latency:{known.name}", f"ms per example on {known.name}", of_call=milliseconds)
+
+
+COSTS: dict[str, Cost] = {
+    "flops": Cost("flops", "FLOPs per example, a multiply-add being 2", of_call=flops),
+    "params": Cost("params", "parameters", of_call=params),
+    "activation_memory": Cost(
+        "activation_memory", "bytes per example at the peak, float32", of_network=activation_memory, takes_arrays=True
+    ),
+    "activation_total": Cost(
+        "activation_total", "bytes per example in all, float32", of_network=activation_total, takes_arrays=True
+    ),
+}
+
+
+def cost_of(cost: str | Callable | Cost) -> Cost:
+    """The cost of that name, or a user's function of the list of `CallWidths`, wrapped.
+
+    Names are those of `COSTS`, and "latency:" followed by a device (see `latency`).
+
+    Raises:
+        MorphError: there is no cost of that name.
+    """
+    if isinstance(cost, Cost):
+        return cost
+    if callable(cost):
+        return Cost(getattr(cost, "__name__", "custom"), "units of the user's own cost", of_network=cost)
+    if cost in COSTS:
+        return COSTS[cost]
+    kind, _, device = str(cost).partition(":")
+    if kind == "latency" and device:
+        return latency(device)
+    if kind == "latency":
+        raise MorphError(f"Cost 'latency' needs a device, such as 'latency:v100'. Known are {', '.join(DEVICES)}.")
+    close = difflib.get_close_matches(str(cost), COSTS, n=1)
+    raise MorphError(
+        f"Unknown cost {cost!r}.{f' Did you mean {close[0]!r}?' if close else ''} Expected one of {_listed(COSTS)}, "
+        "'latency:' and a device (such as 'latency:v100'), or a function of the layers' widths."
+    )
+
+
+def unit_of(name: str) -> str:
+    """The unit of a cost that a structure names; "" for a user's own, of which the structure knows the name only."""
+    if name.startswith("latency:"):
+        return "ms per example"
+    return COSTS[name].unit if name in COSTS else ""
+
+
+def written(value: float) -> str:
+    """An amount of a cost for people: whole numbers in full, small ones with a fraction in four digits."""
+    return f"{value:,.0f}" if value >= 1000 or value == round(value) else f"{value:.4g}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def total_cost(graph: ChannelGraph, cost: Cost, widths: np.ndarray, left: Topology | None = None) -> float:
+    """The cost of a network.
+
+    Args:
+        graph: of the seed.
+        cost: what to count.
+        widths: float array (groups,), channels left in each group.
+        left: what is still there; everything by default.
+    """
+    return float(total_costs(graph, [cost], widths, left)[0, 0])
+
+
+def total_costs(
+    graph: ChannelGraph, costs: Sequence[Cost], widths: np.ndarray, left: Topology | None = None
+) -> np.ndarray:
+    """Several costs of several networks at once: float array (costs, networks).
+
+    Args:
+        graph: of the seed.
+        costs: what to count.
+        widths: float array (groups,) or (networks, groups).
+        left: what is still there, in all of them; everything by default.
+    """
+    networks = np.atleast_2d(np.asarray(widths, dtype=float))
+    totals = np.empty((len(costs), len(networks)))
+    # One network is counted with plain numbers, which a user's own cost may rely on.
+    together = graph.call_widths(networks[0] if len(networks) == 1 else networks, left)
+    for row, cost in enumerate(costs):
+        if len(networks) == 1 or cost.of_call is not None or cost.takes_arrays:
+            totals[row] = np.asarray(cost.total(together))
+        else:
+            totals[row] = [float(np.asarray(cost.total(graph.call_widths(one, left)))) for one in networks]
+    return totals
+
+
+def marginal_costs(graph: ChannelGraph, cost: Cost, widths: np.ndarray, left: Topology | None = None) -> np.ndarray:
+    """What one more channel of each group costs at these widths: float array (groups,)."""
+    widths = np.asarray(widths, dtype=float)
+    half = 0.5 * np.eye(len(widths))
+    (totals,) = total_costs(graph, [cost], np.concatenate([widths + half, widths - half]), left)
+    return totals[: len(widths)] - totals[len(widths) :]

@@ -1,0 +1,561 @@
+"""How channels flow through layers: the functions that the table of rules is made of.
+
+A flow function receives a `Flow`, one layer call with the labels of its inputs, and returns the labels of its output.
+On the way it records the label vectors of the layer's own axes (`"in"`, `"out"`, `"heads"`, ...), which the table's
+columns refer to, makes new labels, and unites those that must come and go together. Where it cannot tell, it keeps
+things whole and says why: a channel too many is a cost, a channel too few is an error that nobody sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from ..arrays import as_numpy
+from ..errors import MorphError
+from .labels import Labels
+from .resize import indexed_axes
+from .trace import Call, Ref
+
+# A reshape is followed on a tensor of labels; above this many elements it is not followed (128 MiB of int64).
+_LARGEST_LABEL_TENSOR = 1 << 24
+
+
+@dataclasses.dataclass
+class Flow:
+    """One layer call, seen by its rule.
+
+    Attributes:
+        call: the call.
+        labels: where labels are made and united.
+        inputs: the labels of each tensor read: int arrays that broadcast to the shapes.
+        shapes: of the tensors read, batch first, unknown sizes None.
+        output_shapes: of the tensors made.
+        axes: the label vectors of the layer's own axes, by name; filled in by the flow function.
+        makes: names of the axes whose channels this call makes; filled in likewise.
+        learned_weights: for a layer without a row, along which axes its weights follow the channels.
+        note: what the user should know of this layer, though no group stays because of it.
+    """
+
+    call: Call
+    labels: Labels
+    inputs: list[np.ndarray]
+    shapes: list[tuple[int | None, ...]]
+    output_shapes: list[tuple[int | None, ...]]
+    axes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    makes: set[str] = dataclasses.field(default_factory=set)
+    learned_weights: dict[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def layer(self) -> Any:
+        return self.call.layer
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        return self.output_shapes[0]
+
+    def describe(self) -> str:
+        return f"layer '{self.call.name}' ({self.call.kind})"
+
+    def read(self, axis: int, index: int = 0) -> np.ndarray:
+        """The labels of input `index` along `axis`: int array (size,); what varies along another axis is frozen."""
+        labels, shape = self.inputs[index], self.shapes[index]
+        axis %= len(shape)
+        size = shape[axis]
+        if size is None:
+            raise MorphError(
+                f"{self.describe()} reads axis {axis} of a tensor of shape {shape}, whose size is unknown; "
+                "give keras.Input a shape with that size."
+            )
+        others = [length for position, length in enumerate(labels.shape) if position != axis]
+        if not labels.any():
+            return np.zeros(size, dtype=np.int64)
+        if math.prod(others) != 1 or labels.shape[axis] != size:
+            self.labels.freeze(labels, f"{self.describe()} reads axis {axis}, but the channels lie along another axis")
+            return np.zeros(size, dtype=np.int64)
+        return labels.reshape(-1)
+
+    def make(self, name: str, count: int | None) -> np.ndarray:
+        """New channels on the axis `name`: int array (count,)."""
+        if count is None:
+            raise MorphError(f"{self.describe()} has an unknown number of channels; give it a fixed width.")
+        self.axes[name] = self.labels.fresh(count)
+        self.makes.add(name)
+        return self.axes[name]
+
+    def place(self, vector: np.ndarray, axis: int) -> np.ndarray:
+        """A label vector laid along `axis` of the output."""
+        shape = [1] * len(self.output_shape)
+        shape[axis] = len(vector)
+        return vector.reshape(shape)
+
+    def keep_whole(self, reason: str) -> list[np.ndarray]:
+        """Freeze everything this layer reads; its outputs have no channel that can go."""
+        for labels in self.inputs:
+            self.labels.freeze(labels, reason)
+        return self.nothing()
+
+    def nothing(self) -> list[np.ndarray]:
+        """Labels of outputs that have no channel that can go."""
+        return [np.zeros([1] * len(shape), dtype=np.int64) for shape in self.output_shapes]
+
+
+Labelled = np.ndarray | list[np.ndarray]
+
+
+def channel_axis(layer: Any) -> int:
+    """The axis of a layer's channels, by its data format."""
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+
+
+# --- layers that mix --------------------------------------------------------------------------------------------------
+
+
+def mix(flow: Flow) -> Labelled:
+    """Reads all channels, makes as many new ones as it is wide (Dense, convolutions)."""
+    axis = channel_axis(flow.layer)
+    flow.axes["in"] = flow.read(axis)
+    made = flow.make("out", flow.output_shape[axis])
+    if reason := _activation_reason(flow, getattr(flow.layer, "activation", None)):
+        flow.labels.freeze(made, reason)
+    return flow.place(made, axis)
+
+
+def mix_in_groups(flow: Flow) -> Labelled:
+    """A convolution; with groups, the channels of equal place in every group are one, so that groups stay equal.
+
+    With a group for each channel it is a depthwise convolution, whose groups come and go with the channels.
+    """
+    groups, axis = flow.layer.groups, channel_axis(flow.layer)
+    if groups > 1 and groups == flow.shapes[0][axis] and is_elementwise(flow.layer.activation):
+        flow.axes["in"] = flow.read(axis)
+        flow.axes["out"] = np.repeat(flow.axes["in"], flow.layer.filters // groups)
+        return flow.place(flow.axes["out"], axis)
+    output = mix(flow)
+    flow.axes["in_per_group"] = _tie_rows(flow, flow.axes["in"].reshape(groups, -1))
+    _tie_rows(flow, flow.axes["out"].reshape(groups, -1))
+    return output
+
+
+def _tie_rows(flow: Flow, table: np.ndarray) -> np.ndarray:
+    """Unite the rows of a table of labels; the first of them."""
+    first = np.broadcast_to(table[0], table[1:].shape)
+    flow.labels.unite(first, table[1:], f"{flow.describe()} needs equal groups")
+    return table[0]
+
+
+def separable(flow: Flow) -> Labelled:
+    """A depthwise convolution, then one over channels."""
+    output = mix(flow)
+    flow.axes["between"] = np.repeat(flow.axes["in"], flow.layer.depth_multiplier)
+    return output
+
+
+def embed(flow: Flow) -> Labelled:
+    """Looks numbers up: makes channels, reads none."""
+    if flow.inputs[0].any():
+        return flow.keep_whole(f"{flow.describe()} looks their values up")
+    return flow.place(flow.make("out", flow.output_shape[-1]), -1)
+
+
+def recur(flow: Flow) -> Labelled:
+    """LSTM, GRU, SimpleRNN: every step reads the input's and its own channels; kernels hold all gates in a row."""
+    layer = flow.layer
+    flow.axes["in"] = flow.read(-1)
+    made = flow.make("out", layer.units)
+    gates = layer.cell.kernel.shape[-1] // layer.units
+    flow.axes["gates"] = np.tile(made, gates)
+    for name in ("activation", "recurrent_activation"):
+        if reason := _activation_reason(flow, getattr(layer, name, None)):
+            flow.labels.freeze(made, reason)
+    named = dict(zip(("sequences", "initial_state"), flow.call.args, strict=False)) | flow.call.kwargs
+    for state in (leaf for leaf in keras.tree.flatten(named.get("initial_state")) if isinstance(leaf, Ref)):
+        vector = flow.read(-1, flow.call.inputs.index(state.index))
+        flow.labels.unite(vector, made, f"{flow.describe()} starts from a state that stays")
+    return [made.reshape([1] * (len(shape) - 1) + [-1]) for shape in flow.output_shapes]
+
+
+def recur_both_ways(flow: Flow) -> Labelled:
+    """Bidirectional: a layer for each direction, whose outputs are laid end to end or merged place by place."""
+    layer = flow.layer
+    if len(flow.output_shapes) != (2 if layer.merge_mode is None else 1) or "initial_state" in flow.call.kwargs:
+        return flow.keep_whole(f"{flow.describe()} takes or gives states, which is not followed")
+    ways = []
+    for name in ("forward", "backward"):
+        way = dataclasses.replace(
+            flow,
+            call=dataclasses.replace(flow.call, layer=getattr(layer, f"{name}_layer")),
+            output_shapes=flow.output_shapes[:1],
+            axes={},
+            makes=set(),
+        )
+        ways += recur(way)
+        flow.axes.update({f"{name}_{axis}": vector for axis, vector in way.axes.items()})
+        flow.makes.update(f"{name}_{axis}" for axis in way.makes)
+    if layer.merge_mode is None:
+        return ways
+    if layer.merge_mode == "concat":
+        return np.concatenate(ways, axis=-1)
+    forward, backward = ways
+    flow.labels.unite(forward, backward, f"{flow.describe()} merges both directions")
+    return forward
+
+
+def each_step(inner: Callable[[Flow], Labelled]) -> Callable[[Flow], Labelled]:
+    """TimeDistributed: the flow of the layer inside, at every step alike."""
+
+    def flow_of_a_step(flow: Flow) -> Labelled:
+        layer = flow.layer.layer
+        if flow.inputs[0].shape[1] > 1 or channel_axis(layer) == 1:
+            return flow.keep_whole(f"{flow.describe()} has its channels on axis 1; the last is followed")
+        step = dataclasses.replace(
+            flow,
+            call=dataclasses.replace(flow.call, layer=layer),
+            inputs=[labels[:, 0] for labels in flow.inputs[:1]],
+            shapes=[(shape[0], *shape[2:]) for shape in flow.shapes[:1]],
+            output_shapes=[(shape[0], *shape[2:]) for shape in flow.output_shapes],
+        )
+        made = inner(step)
+        return [np.expand_dims(labels, 1) for labels in ([made] if isinstance(made, np.ndarray) else made)]
+
+    return flow_of_a_step
+
+
+def attend(flow: Flow) -> Labelled:
+    """MultiHeadAttention: reads query, value and key; whole heads come and go; makes its output's channels."""
+    layer = flow.layer
+    if layer._attention_axes is not None and len(layer._attention_axes) != 1:
+        return flow.keep_whole(f"{flow.describe()} attends over several axes")
+    if len(layer._output_shape or ()) > 1:
+        return flow.keep_whole(f"{flow.describe()} has an output of several axes")
+    given = _attention_inputs(flow)
+    if given is None:
+        return flow.keep_whole(f"{flow.describe()} is called with a mask of channels or in a way that is not followed")
+    for name, index in given.items():
+        flow.axes[f"in_{name}"] = flow.read(-1, index)
+    flow.make("heads", layer.num_heads)
+    output = flow.place(flow.make("out", flow.output_shape[-1]), -1)
+    return [output, *_scores(flow, flow.axes["heads"])]
+
+
+def attend_in_groups(flow: Flow) -> Labelled:
+    """GroupedQueryAttention: a key-value head goes with its query heads; the output has the query's own channels."""
+    layer = flow.layer
+    given = _attention_inputs(flow)
+    if given is None:
+        return flow.keep_whole(f"{flow.describe()} is called with a mask of channels or in a way that is not followed")
+    for name, index in given.items():
+        flow.axes[f"in_{name}"] = flow.read(-1, index)
+    heads = flow.make("heads", layer.num_key_value_heads)
+    flow.axes["query_heads"] = np.repeat(heads, layer.num_query_heads // layer.num_key_value_heads)
+    return [flow.place(flow.axes["in_query"], -1), *_scores(flow, flow.axes["query_heads"])]
+
+
+def _scores(flow: Flow, heads: np.ndarray) -> list[np.ndarray]:
+    """The labels of attention scores (batch, heads, queries, keys), if the call returns them."""
+    return [heads.reshape(1, -1, 1, 1) for _ in flow.output_shapes[1:]]
+
+
+def _attention_inputs(flow: Flow) -> dict[str, int] | None:
+    """Which of the call's tensors is query, value and key; None when channels are in a mask, too."""
+    call = flow.call
+    named = dict(zip(("query", "value", "key"), call.args, strict=False)) | call.kwargs
+    refs = {name: named[name] for name in ("query", "value", "key") if isinstance(named.get(name), Ref)}
+    if "query" not in refs or "value" not in refs or len(call.args) > 3:
+        return None
+    found = {name: call.inputs.index(ref.index) for name, ref in refs.items()}
+    read = {ref.index for ref in refs.values()}
+    masks = [labels for number, labels in zip(call.inputs, flow.inputs, strict=True) if number not in read]
+    return None if any(labels.any() for labels in masks) else {"key": found["value"], **found}
+
+
+# --- layers that carry ------------------------------------------------------------------------------------------------
+
+
+def carry(flow: Flow) -> Labelled:
+    """Channel c of the output is channel c of the input."""
+    return flow.inputs[0]
+
+
+def depthwise(flow: Flow) -> Labelled:
+    """Each input channel makes `depth_multiplier` outputs, next to each other."""
+    axis = channel_axis(flow.layer)
+    flow.axes["in"] = flow.read(axis)
+    flow.axes["out"] = np.repeat(flow.axes["in"], flow.layer.depth_multiplier)
+    if reason := _activation_reason(flow, getattr(flow.layer, "activation", None)):
+        return flow.keep_whole(reason)
+    return flow.place(flow.axes["out"], axis)
+
+
+def normalize(flow: Flow) -> Labelled:
+    """As `carry`; the weights follow the channels on the layer's own `axis`."""
+    axis = flow.layer.axis
+    axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
+    if not isinstance(axis, int):
+        return flow.keep_whole(f"{flow.describe()} normalises over several axes {tuple(axis)}")
+    flow.axes["out"] = flow.read(axis)
+    return flow.inputs[0]
+
+
+def normalize_last(flow: Flow) -> Labelled:
+    """As `normalize`, for layers whose statistics run over the channels: only along the last axis."""
+    axis = flow.layer.axis
+    axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
+    if axis not in (-1, len(flow.shapes[0]) - 1):
+        return flow.keep_whole(f"{flow.describe()} normalises over other axes than the last, {axis}")
+    return normalize(flow)
+
+
+def normalize_groups(flow: Flow) -> Labelled:
+    """GroupNormalization: as `normalize_last`; the groups of statistics lose equally."""
+    layer = flow.layer
+    if layer.axis not in (-1, len(flow.shapes[0]) - 1):
+        return flow.keep_whole(f"{flow.describe()} has its channels on axis {layer.axis}; the last is followed")
+    vector = flow.axes["out"] = flow.read(-1)
+    if layer.groups < len(vector):
+        _tie_rows(flow, vector.reshape(layer.groups, -1))
+    return flow.inputs[0]
+
+
+def normalize_data(flow: Flow) -> Labelled:
+    """Normalization by statistics of the data: for the model's inputs."""
+    if flow.inputs[0].any():
+        return flow.keep_whole(f"{flow.describe()} holds statistics of the data for each channel")
+    return flow.nothing()
+
+
+def compare(flow: Flow) -> Labelled:
+    """Masking: whether all channels of a place have some value."""
+    return flow.keep_whole(f"{flow.describe()} compares all channels of a place with a value")
+
+
+def follow_last(flow: Flow) -> Labelled:
+    """As `carry`, for a layer with a weight for each channel of the last axis."""
+    flow.axes["out"] = flow.read(-1)
+    return flow.inputs[0]
+
+
+def activate(flow: Flow) -> Labelled:
+    """Activation, by its function."""
+    if is_elementwise(flow.layer.activation):
+        return flow.inputs[0]
+    return flow.keep_whole(f"{flow.describe()} compares channels with each other, or its function is not known")
+
+
+def slope(flow: Flow) -> Labelled:
+    """PReLU: its slopes have a dimension for every axis but the batch, of size 1 where shared."""
+    labels = flow.inputs[0]
+    if any(length > 1 for length in labels.shape[1:-1]):
+        return flow.keep_whole(f"{flow.describe()} has slopes along the last axis, but the channels lie along another")
+    if flow.layer.alpha.shape[-1] > 1:
+        flow.axes["out"] = flow.read(-1)
+    return labels
+
+
+def rescale(flow: Flow) -> Labelled:
+    """Rescaling by one number."""
+    if np.ndim(flow.layer.scale) or np.ndim(flow.layer.offset):
+        return flow.keep_whole(f"{flow.describe()} has a scale for each channel in its configuration")
+    return flow.inputs[0]
+
+
+def pool_all(flow: Flow) -> Labelled:
+    """Global pooling: the spatial axes go, or stay with size 1."""
+    first = channel_axis(flow.layer) == 1 and flow.layer.keepdims
+    return flow.place(flow.read(channel_axis(flow.layer)), 1 if first else -1)
+
+
+def reduce(flow: Flow) -> Labelled:
+    """A mean, sum or maximum over axes: of positions, channels stay; over channels, it mixes them."""
+    labels, rank = flow.inputs[0], len(flow.shapes[0])
+    axes = getattr(flow.layer, "axis", None)
+    axes = tuple(range(rank)) if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    axes = {axis % rank for axis in axes}
+    if 0 in axes or any(labels.shape[axis] > 1 for axis in axes):
+        return flow.keep_whole(f"{flow.describe()} reduces over the channels")
+    if getattr(flow.layer, "keepdims", False):
+        return labels
+    return labels.reshape([length for axis, length in enumerate(labels.shape) if axis not in axes])
+
+
+# --- layers that join and move ----------------------------------------------------------------------------------------
+
+
+def join(flow: Flow) -> Labelled:
+    """Add and its kin: channels in the same place are one; a single channel spread over many is needed whole."""
+    rank = len(flow.output_shape)
+    if not flow.inputs or any(np.ndim(leaf) for leaf in _constants(flow.call)):
+        return flow.keep_whole(f"{flow.describe()} joins a constant with a number for each channel")
+    if any(len(shape) != rank for shape in flow.shapes):
+        return flow.keep_whole(f"{flow.describe()} joins tensors of different rank")
+    united = None
+    for labels, shape in zip(flow.inputs, flow.shapes, strict=True):
+        if _spreads_channels(shape, flow):
+            flow.labels.freeze(labels, f"{flow.describe()} spreads it over all channels of another tensor")
+            continue
+        if united is None:
+            united = labels
+            continue
+        first, second = np.broadcast_arrays(united, labels)
+        flow.labels.unite(first, second, f"{flow.describe()} joins it with channels that stay")
+        united = np.where(first == 0, second, first)
+    return flow.nothing() if united is None else united
+
+
+def _constants(call: Call) -> list[Any]:
+    """Arguments of a call that are numbers, alone or in arrays."""
+    return [
+        leaf
+        for leaf in keras.tree.flatten((call.args, call.kwargs))
+        if leaf is not None and not isinstance(leaf, (Ref, str, bool))
+    ]
+
+
+def _spreads_channels(shape: tuple[int | None, ...], flow: Flow) -> bool:
+    """Whether another input has channels along an axis on which this one has size 1."""
+    for other in flow.inputs:
+        for axis, length in enumerate(other.shape):
+            if axis and length > 1 and shape[axis] == 1:
+                return True
+    return False
+
+
+def concatenate(flow: Flow) -> Labelled:
+    """Lays tensors end to end, along channels or along positions."""
+    rank = len(flow.output_shape)
+    axis = flow.layer.axis % rank
+    if len(flow.inputs) != sum(1 for leaf in keras.tree.flatten(flow.call.args) if leaf is not None):
+        return flow.keep_whole(f"{flow.describe()} joins a constant")
+    # A tensor of one channel has it along the last axis, as a convolution makes it.
+    if any(
+        labels.shape[axis] > 1 or (labels.any() and labels.size == 1 and axis == rank - 1) for labels in flow.inputs
+    ):
+        parts = []
+        for labels, shape in zip(flow.inputs, flow.shapes, strict=True):
+            parts.append(np.broadcast_to(labels, [*labels.shape[:axis], shape[axis] or 1, *labels.shape[axis + 1 :]]))
+        widest = [max(sizes) for sizes in zip(*(labels.shape for labels in parts), strict=True)]
+        parts = [np.broadcast_to(part, [*widest[:axis], part.shape[axis], *widest[axis + 1 :]]) for part in parts]
+        return np.concatenate(parts, axis=axis)
+    first = flow.inputs[0]
+    for other in flow.inputs[1:]:
+        one, two = np.broadcast_arrays(first, other)
+        flow.labels.unite(one, two, f"{flow.describe()} lays it end to end with channels that stay")
+        first = np.where(one == 0, two, one)
+    return first
+
+
+def flatten(flow: Flow) -> Labelled:
+    """Every position of a channel becomes a feature of its own, all with the channel's label."""
+    labels, shape = flow.inputs[0], flow.shapes[0]
+    if not labels.any():
+        return flow.nothing()
+    if None in shape[1:]:
+        return flow.keep_whole(f"{flow.describe()} flattens a tensor of unknown size {shape}")
+    full = np.broadcast_to(labels, (1, *(size or 1 for size in shape[1:])))
+    if channel_axis(flow.layer) == 1 and full.ndim > 2:
+        full = np.moveaxis(full, 1, -1)
+    return full.reshape(1, -1)
+
+
+def move(flow: Flow) -> Labelled:
+    """Moves numbers about without changing any (reshape, split, slice): so it moves labels, by running on them.
+
+    Where channels come to lie along two axes, as in the first half of a channel shuffle, those that differ only along
+    the first are tied, so that what is left is a full block again. Each part of a split, or a slice, is recorded as an
+    axis, so that its channels are groups of their own: their number says where the next part begins.
+    """
+    labels, shape = flow.inputs[0], flow.shapes[0]
+    if len(flow.inputs) != 1:
+        return flow.keep_whole(f"{flow.describe()} is called with positions that are tensors")
+    if not labels.any():
+        return flow.nothing()
+    if None in shape[1:] or math.prod(size or 1 for size in shape) > _LARGEST_LABEL_TENSOR:
+        return flow.keep_whole(f"{flow.describe()} moves a tensor of unknown or very large size {shape}")
+    full = np.ascontiguousarray(np.broadcast_to(labels, [size or 1 for size in shape]), dtype=np.int32)
+    args, kwargs = keras.tree.map_structure(
+        lambda leaf: keras.ops.convert_to_tensor(full) if isinstance(leaf, Ref) else leaf,
+        (flow.call.args, flow.call.kwargs),
+    )
+    moved = [as_numpy(tensor).astype(np.int64) for tensor in keras.tree.flatten(flow.layer(*args, **kwargs))]
+    parts = [_one_axis(flow, _without_repeats(tensor), labels.size) for tensor in moved]
+    flow.axes.update({f"part {place}": part.reshape(-1) for place, part in enumerate(parts)})
+    return parts
+
+
+def _without_repeats(labels: np.ndarray) -> np.ndarray:
+    """The smallest array that broadcasts to `labels`; for an empty part of a split an empty one."""
+    if not labels.size:
+        return labels[(slice(1),) * labels.ndim]
+    for axis in range(labels.ndim):
+        first = labels.take([0], axis=axis)
+        if (labels == first).all():
+            labels = first
+    return labels
+
+
+def _one_axis(flow: Flow, labels: np.ndarray, known: int) -> np.ndarray:
+    """Tie labels so that they vary along one axis alone."""
+    varying = [axis for axis, length in enumerate(labels.shape) if length > 1]
+    if not varying and known > 1:
+        flow.labels.freeze(labels, f"{flow.describe()} picks one channel by its number")
+        return np.zeros_like(labels)
+    if 0 in varying:
+        flow.labels.freeze(labels, f"{flow.describe()} moves channels into the batch")
+        return np.zeros([1] * labels.ndim, dtype=np.int64)
+    if len(varying) < 2:
+        return labels
+    table = np.moveaxis(labels, varying[-1], 0).reshape(labels.shape[varying[-1]], -1)
+    first = np.broadcast_to(table[:, :1], table[:, 1:].shape)
+    flow.labels.unite(first, table[:, 1:], f"{flow.describe()} lays channels along several axes")
+    shape = [1] * labels.ndim
+    shape[varying[-1]] = -1
+    return table[:, 0].reshape(shape)
+
+
+def slice_evenly(flow: Flow) -> Labelled:
+    """As `move`, for x[...]: slices in steps of one, of which a part that is left can be told by its ends."""
+    keys = flow.call.args[1] if len(flow.call.args) > 1 else flow.call.kwargs.get("key")
+    keys = keys if isinstance(keys, tuple) else (keys,)
+    if not all(isinstance(key, (slice, int)) or key is Ellipsis or key is None for key in keys):
+        return flow.keep_whole(f"{flow.describe()} takes channels by a list")
+    for axis, key in indexed_axes(keys, len(flow.shapes[0])):
+        if isinstance(key, slice) and key.step not in (None, 1) and flow.inputs[0].shape[axis] > 1:
+            return flow.keep_whole(f"{flow.describe()} takes channels in steps")
+    return move(flow)
+
+
+# Activations of keras.activations that treat each number alone. The others (softmax, glu, ...) compare channels.
+_ELEMENTWISE = frozenset(
+    "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log_sigmoid mish relu "
+    "relu6 selu sigmoid silu soft_shrink softplus softsign sparse_plus sparse_sigmoid squareplus tanh tanh_shrink "
+    "threshold".split()
+)
+_ELEMENTWISE_LAYERS = (layers.ReLU, layers.LeakyReLU, layers.ELU)
+
+
+def is_elementwise(activation: Any) -> bool:
+    """Whether an activation function is known to treat each number alone."""
+    if activation is None or isinstance(activation, _ELEMENTWISE_LAYERS):
+        return True
+    name = getattr(activation, "__name__", "")
+    return name in _ELEMENTWISE and getattr(keras.activations, name, None) is activation
+
+
+def _activation_reason(flow: Flow, activation: Any) -> str:
+    """Why the channels behind an activation must stay; empty when it treats each number alone."""
+    if is_elementwise(activation):
+        return ""
+    name = getattr(activation, "__name__", type(activation).__name__)
+    if getattr(keras.activations, name, None) is activation:
+        return f"{flow.describe()} has an activation that compares channels with each other ({name})"
+    return (
+        f"{flow.describe()} has an activation ({name}) that is none of keras.activations and may compare channels with "
+        "each other; make it a layer of its own, which is examined"
+    )

@@ -1,0 +1,8 @@
+"""What a search found, as pages and pictures for people.
+
+In: a `Structure`, or several of them with their accuracies (`frontier`). Out: one HTML page, and SVG files.
+"""
+
+from .page import html, pictures
+
+__all__ = ["html", "pictures"]

@@ -1,0 +1,67 @@
+"""What every command of morph-tfx shares: its errors, its silence and its common options."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+try:
+    import click
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        "morph-tfx: the commands need the TFX stack. Install it with: pip install 'morph-tfx[tfx]'"
+    ) from error
+
+_RESUME = "Interrupted. Finished steps are kept: the same command goes on after them."
+
+
+class _Refused(click.ClickException):
+    """Something the user can put right; shown as one message, without a traceback."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"morph-tfx: {self.format_message()}", err=True, file=file)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Shows a MorphError as a message and takes Ctrl-C calmly; other exceptions are bugs and keep their traceback."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except ValueError as error:
+            from morph_core import MorphError
+
+            if not isinstance(error, MorphError):
+                raise
+            raise _Refused(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo(f"\n{_RESUME}", err=True)
+            raise click.exceptions.Exit(130) from None
+
+    return wrapper
+
+
+def start(verbose: bool) -> None:
+    """Silences the libraries before they are imported, which is when TensorFlow decides how much to log."""
+    if not verbose:
+        from ..account import quieten
+
+        quieten()
+
+
+config_option = click.option(
+    "--config", "config_file", required=True, type=click.Path(path_type=Path), help="The configuration, a YAML file."
+)
+pipeline_option = click.option(
+    "--pipeline",
+    type=click.Choice(["morph", "retrain"]),
+    default="morph",
+    show_default=True,
+    help="morph: search for a structure. retrain: train the latest pushed structure anew, on the newest data.",
+)
+verbose_option = click.option("--verbose", is_flag=True, help="Show what TFX, Beam and TensorFlow log.")

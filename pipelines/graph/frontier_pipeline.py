@@ -1,0 +1,95 @@
+"""The frontier pipeline: one branch for each budget, a comparison of all, and a push of the one that is asked for.
+
+    data -+- search 25 % -> retrain -> evaluate -+
+          +- search 50 % -> retrain -> evaluate -+-> Frontier -> push
+          +- uniform 25 % -> retrain -> evaluate +
+          +- uniform 50 % -> retrain -> evaluate +
+          +- the seed     -> retrain -> evaluate +
+
+The data steps are shared, the branches depend on nothing of each other, so Kubeflow runs them side by side. Networks of
+uniform widths, one for each budget, and the seed are trained and evaluated exactly as the learned ones are; they are
+there to compare with and are never pushed. Every learned network has to meet the bound of `evaluate` as well; there is
+no comparison with an earlier model, so `max_drop` has no effect here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tfx import v1 as tfx
+
+from morph_tfx.components import Frontier, Retrainer, UniformWidths
+from morph_tfx.components.frontier.component import Branch
+
+from ..config.config import PipelineConfig
+from . import stages
+
+FRONTIER = "Frontier"
+"""The node id of the comparison."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network of the comparison, before it is built."""
+
+    kind: Literal["learned", "uniform", "seed"]
+    target: float
+
+    @property
+    def label(self) -> str:
+        return "seed" if self.kind == "seed" else f"{self.kind} {100 * self.target:g} %"
+
+    @property
+    def name(self) -> str:
+        """For node ids, which Kubeflow limits to letters, digits and '-'."""
+        if self.kind == "seed":
+            return "seed"
+        percent = f"{100 * self.target:g}".replace(".", "p")
+        return percent if self.kind == "learned" else f"uniform-{percent}"
+
+
+def arms(config: PipelineConfig) -> list[Arm]:
+    """The networks that a configuration with `budgets` compares, cheapest first, the seed last."""
+    budgets = sorted(config.budgets or ())
+    learned = [Arm("learned", budget) for budget in budgets]
+    return [*learned, *(Arm("uniform", budget) for budget in budgets), Arm("seed", 1.0)]
+
+
+def frontier_pipeline(config: PipelineConfig) -> tfx.dsl.Pipeline:
+    """Builds the pipeline of a configuration with `budgets` and `choose`."""
+    if config.budgets is None or config.choose is None:
+        raise ValueError("a configuration with budgets and choose is expected")
+    data = stages.prepare(config)
+    nodes: list[Any] = list(data.nodes)
+    branches = []
+    for arm in arms(config):
+        if arm.kind == "learned":
+            makers: list[Any] = list(stages.search(config.at(arm.target), data, f"MorphTrainer-{arm.name}"))
+        else:
+            uniform = UniformWidths(
+                target=arm.target,
+                cost=config.cost,
+                multiple_of=config.multiple_of,
+                min_channels=config.min_channels,
+                module_file=config.module_file,
+                custom_config={"hparams": dict(config.hparams)},
+            )
+            makers = [uniform.with_id(f"UniformWidths-{arm.name}")]
+        structure = makers[-1].outputs["structure"]
+        retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config, config.retrain)).with_id(
+            f"Retrainer-{arm.name}"
+        )
+        model = retrainer.outputs["model"]
+        evaluator = stages.evaluate(config, data.examples, model).with_id(f"Evaluator-{arm.name}")
+        branches.append(Branch(arm.label, arm.kind, model, evaluator.outputs["evaluation"], structure))
+        nodes += [*makers, retrainer, evaluator]
+    frontier = Frontier(
+        branches,
+        cost=config.cost,
+        higher_is_better=config.evaluate.higher_is_better,
+        min_accuracy=config.choose.min_accuracy,
+        max_cost=config.choose.max_cost,
+    ).with_id(FRONTIER)
+    pusher = stages.push(config, frontier.outputs["model"], frontier.outputs["blessing"])
+    return stages.assemble(config, config.name, [*nodes, frontier, pusher])

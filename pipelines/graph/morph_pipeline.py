@@ -1,0 +1,51 @@
+"""The morph pipeline: ingest -> validate -> transform -> (shrink, expand) x cycles -> retrain -> evaluate -> push.
+
+`morph_pipeline(config)` wires the components and runs nothing. The cycles are unrolled in the graph: `MorphTrainer-2`
+starts from the structure that `MorphTrainer-1` found, so each cycle has its own artifact, is cached on its own, and a
+run that was interrupted goes on where it stopped. The Retrainer trains the last structure, from scratch or, with
+`warm_start`, from the weights of its search; Evaluator compares it with the bound in the configuration and with the
+latest blessed model; Pusher pushes it only when it passed.
+"""
+
+from __future__ import annotations
+
+from tfx import v1 as tfx
+
+from morph_tfx.components import Retrainer
+
+from ..config.config import PipelineConfig
+from . import stages
+from .frontier_pipeline import frontier_pipeline
+
+
+def cycle_id(cycle: int) -> str:
+    """The node id of the MorphTrainer of a cycle, which is counted from 1."""
+    return f"MorphTrainer-{cycle}"
+
+
+def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATEST_BLESSED) -> tfx.dsl.Pipeline:
+    """Builds the pipeline of a configuration; with `budgets` it is that of `frontier_pipeline`.
+
+    Args:
+        config: what `load_config` returned.
+        baseline: the model that a new one is compared with, beside the absolute bound. `stages.LATEST_BLESSED` looks it
+            up with a Resolver; any other text is the URI of a model; None compares with nothing. With `budgets` the
+            networks are compared with each other, and with no baseline.
+
+    Returns:
+        The pipeline, for any TFX runner. Run it with `local_runner`, compile it with `kubeflow_runner`.
+    """
+    if config.budgets is not None:
+        return frontier_pipeline(config)
+    data = stages.prepare(config)
+    search = stages.search(config, data)
+    structure = search[-1].outputs["structure"]
+    retrainer = Retrainer(
+        **data.arguments,
+        structure=structure,
+        warm_start=config.retrain.warm_start,
+        **stages.training(config, config.retrain),
+    )
+    model = retrainer.outputs["model"]
+    push = stages.evaluate_and_push(config, data.examples, model, baseline)
+    return stages.assemble(config, config.name, [*data.nodes, *search, retrainer, *push])

@@ -1,0 +1,84 @@
+"""The retrain pipeline: the structure that is in production -> retrain on the newest data -> evaluate -> push.
+
+Searching for a structure is rare, retraining it is routine. This pipeline searches for nothing: it takes the structure
+of the model that was pushed last, trains it from scratch on the newest examples, and pushes the result only when it is
+within the bound and not worse than the latest blessed model on those same examples. New examples are validated against
+the schema that the pushed model was trained with. It shares configuration, module file, metadata store and place to
+push to with the morph pipeline, and has its own name.
+
+Where the latest pushed structure comes from depends on the runner. With ML metadata a Resolver follows the lineage
+(`pushed`). Kubeflow Pipelines can execute no Resolver: there the component PushedStructure reads it out of the newest
+model below `push_to`, when the job runs and not when it is compiled. A structure named in the configuration is
+imported, and the schema is then inferred.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tfx import types
+from tfx import v1 as tfx
+from tfx.types import standard_artifacts
+
+from morph_tfx.components import MorphStructure, PushedStructure, Retrainer
+
+from ..config.config import PipelineConfig
+from . import stages
+from .pushed import LatestPushedStructure
+
+
+def retrain_pipeline(
+    config: PipelineConfig,
+    *,
+    resolve: bool = True,
+    baseline: str | None = None,
+) -> tfx.dsl.Pipeline:
+    """Builds the retrain pipeline of a configuration.
+
+    Args:
+        config: what `load_config` returned.
+        resolve: whether the runner can look things up in ML metadata, as LocalDagRunner does; Kubeflow cannot.
+        baseline: without `resolve` and with an imported structure: the URI of the model to compare with. A structure
+            that was looked up is compared with the model that it was found in.
+
+    Returns:
+        The pipeline, for any TFX runner. Run it with `local_runner`, compile it with `kubeflow_runner`.
+    """
+    source, structure, schema, pushed_model = _source(config, resolve)
+    data = stages.prepare(config, schema)
+    retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config, config.retrain))
+    judged = stages.evaluate_and_push(
+        config,
+        data.examples,
+        retrainer.outputs["model"],
+        stages.LATEST_BLESSED if resolve else pushed_model or baseline,
+    )
+    return stages.assemble(config, config.retrain_pipeline_name, [source, *data.nodes, retrainer, *judged])
+
+
+def _source(
+    config: PipelineConfig, resolve: bool
+) -> tuple[Any, types.BaseChannel, types.BaseChannel | None, types.BaseChannel | None]:
+    """The node that the structure comes from, and its channels of structure, schema and pushed model."""
+    if config.retrain_pipeline.structure is not None:
+        importer = tfx.dsl.Importer(
+            source_uri=_artifact_directory(config.retrain_pipeline.structure), artifact_type=MorphStructure
+        ).with_id("Structure")
+        return importer, importer.outputs["result"], None, None
+    if resolve:
+        resolver = tfx.dsl.Resolver(
+            strategy_class=LatestPushedStructure,
+            config={"pipelines": list(config.pipeline_names)},
+            structure=tfx.dsl.Channel(type=MorphStructure),
+            schema=tfx.dsl.Channel(type=standard_artifacts.Schema),
+            pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
+        ).with_id("PushedStructure")
+        return resolver, resolver.outputs["structure"], resolver.outputs["schema"], None
+    pushed = PushedStructure(push_to=config.push_to)
+    return pushed, pushed.outputs["structure"], pushed.outputs["schema"], pushed.outputs["model"]
+
+
+def _artifact_directory(structure: str) -> str:
+    """A MorphStructure artifact is the directory; people name the file in it as well."""
+    return os.path.dirname(structure) if os.path.basename(structure) == "structure.json" else structure

@@ -1,0 +1,235 @@
+"""The stages that the pipelines share: from files to transformed examples, and from a trained model to a push.
+
+Nodes come in an order that runs. What a pipeline does in between, search or retrain, is its own matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow_model_analysis as tfma
+from tfx import types
+from tfx import v1 as tfx
+from tfx.dsl.components.base import base_beam_component
+
+from morph_tfx.components import MorphTrainer
+
+from ..config.config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
+from .baseline import LatestOtherBlessedModel
+from .transform import Transform
+
+LATEST_BLESSED = "latest blessed"
+"""The baseline of a local run: looked up in ML metadata by a Resolver node."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The examples on their way into training.
+
+    Attributes:
+        nodes: that read, validate and transform them.
+        examples: channel of the raw examples, which Evaluator takes.
+        arguments: of MorphTrainer and Retrainer that say what to train on and with whose code.
+    """
+
+    nodes: list[Any]
+    examples: types.BaseChannel
+    arguments: dict[str, Any]
+
+
+def prepare(config: PipelineConfig, schema: types.BaseChannel | None = None) -> Data:
+    """Reads the examples, validates and transforms them.
+
+    Args:
+        config: of the pipeline.
+        schema: channel of the `Schema` to validate against and to parse by. Without it SchemaGen infers one from the
+            examples themselves.
+    """
+    example_gen = _example_gen(config.data)
+    examples = example_gen.outputs["examples"]
+    statistics = tfx.components.StatisticsGen(examples=examples)
+    nodes: list[Any] = [example_gen, statistics]
+    if schema is None:
+        inferred = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"], infer_feature_shape=True)
+        nodes.append(inferred)
+        schema = inferred.outputs["schema"]
+    validator = tfx.components.ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema)
+    transform = Transform(examples=examples, schema=schema, module_file=config.preprocessing_file)
+    arguments = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "module_file": config.module_file,
+    }
+    return Data([*nodes, validator, transform], examples, arguments)
+
+
+def training(config: PipelineConfig, training: TrainingConfig, **display: str) -> dict[str, Any]:
+    """What MorphTrainer and Retrainer are told of the training: steps are TFX's, all else is in custom_config.
+
+    Args:
+        config: of the pipeline.
+        training: its `search` or `retrain`.
+        display: further entries, to be shown.
+    """
+    custom_config: dict[str, Any] = {"batch_size": training.batch_size, "hparams": dict(config.hparams), **display}
+    if config.checkpoint_dir is not None:
+        custom_config["checkpoint_dir"] = config.checkpoint_dir
+    if training.distribution is not None:
+        custom_config["distribution"] = training.distribution.model_dump(mode="json", exclude_none=True)
+    if training.mixed_precision:
+        custom_config["mixed_precision"] = True
+    if training.steps is not None:
+        return {"train_args": tfx.proto.TrainArgs(num_steps=training.steps), "custom_config": custom_config}
+    return {"custom_config": {"epochs": training.epochs, **custom_config}}
+
+
+def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> list[MorphTrainer]:
+    """The unrolled cycles of a search; each starts from the structure of the one before.
+
+    Args:
+        config: of the pipeline.
+        data: what `prepare` returned.
+        name: the node ids are this and the number of the cycle, from 1.
+    """
+    trainers: list[MorphTrainer] = []
+    for cycle, expand_to in enumerate(config.expansions, 1):
+        trainer = MorphTrainer(
+            **data.arguments,
+            structure=trainers[-1].outputs["structure"] if trainers else None,
+            cost=config.cost,
+            target=config.target,
+            budget=config.budget,
+            strength=config.strength,
+            multiple_of=config.multiple_of,
+            min_channels=config.min_channels,
+            gate=config.gate,
+            expand_to=expand_to,
+            keep_weights=config.search.keep_weights and cycle == config.cycles,
+            **training(config, config.search, cycle=f"{cycle}/{config.cycles}"),
+        ).with_id(f"{name}-{cycle}")
+        trainers.append(trainer)
+    return trainers
+
+
+def evaluate_and_push(
+    config: PipelineConfig,
+    examples: types.BaseChannel,
+    model: types.BaseChannel,
+    baseline: str | types.BaseChannel | None,
+) -> list[Any]:
+    """Evaluates a model against the bound and the baseline, and pushes it when it passed.
+
+    Args:
+        config: of the pipeline.
+        examples: channel of raw examples with the split `eval`.
+        model: channel of the model.
+        baseline: `LATEST_BLESSED`, the URI of a model, a channel of one, or None to compare with nothing.
+    """
+    nodes: list[Any] = []
+    baseline_model: dict[str, Any] = {}
+    if isinstance(baseline, types.BaseChannel):
+        baseline_model = {"baseline_model": baseline}
+    elif baseline == LATEST_BLESSED:
+        resolver = tfx.dsl.Resolver(
+            strategy_class=LatestOtherBlessedModel,
+            config={"pipelines": list(config.pipeline_names)},
+            model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+            candidate=model,
+        ).with_id("LatestBlessedModel")
+        baseline_model = {"baseline_model": resolver.outputs["model"]}
+        nodes.append(resolver)
+    elif baseline is not None:
+        importer = tfx.dsl.Importer(source_uri=baseline, artifact_type=tfx.types.standard_artifacts.Model).with_id(
+            "BaselineModel"
+        )
+        baseline_model = {"baseline_model": importer.outputs["result"]}
+        nodes.append(importer)
+    evaluator = tfx.components.Evaluator(
+        examples=examples,
+        model=model,
+        eval_config=eval_config(config.evaluate, config.label, compare=baseline is not None),
+        **baseline_model,
+    )
+    return [*nodes, evaluator, push(config, model, evaluator.outputs["blessing"])]
+
+
+def evaluate(config: PipelineConfig, examples: types.BaseChannel, model: types.BaseChannel) -> Any:
+    """Evaluates a model against the absolute bound alone."""
+    return tfx.components.Evaluator(
+        examples=examples, model=model, eval_config=eval_config(config.evaluate, config.label, compare=False)
+    )
+
+
+def push(config: PipelineConfig, model: types.BaseChannel, blessing: types.BaseChannel) -> Any:
+    """Pushes a model that is blessed."""
+    return tfx.components.Pusher(
+        model=model,
+        model_blessing=blessing,
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=config.push_to)
+        ),
+    )
+
+
+def assemble(config: PipelineConfig, name: str, nodes: Sequence[Any]) -> tfx.dsl.Pipeline:
+    """Makes a pipeline of nodes, each Beam step with its place."""
+    for node in nodes:
+        if isinstance(node, base_beam_component.BaseBeamComponent):
+            node.with_beam_pipeline_args(config.beam.arguments_of(type(node).__name__))
+    return tfx.dsl.Pipeline(
+        pipeline_name=name,
+        pipeline_root=config.pipeline_root,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(config.metadata),
+        components=list(nodes),
+        enable_cache=True,
+        beam_pipeline_args=list(config.beam_pipeline_args),
+    )
+
+
+def eval_config(evaluate: EvaluateConfig, label: str, *, compare: bool) -> tfma.EvalConfig:
+    """What TFMA computes and what blesses a model: the absolute bound and, with `compare`, that on getting worse."""
+    if evaluate.higher_is_better:
+        bound, direction, sign = {"lower_bound": {"value": evaluate.lower_bound}}, "HIGHER_IS_BETTER", -1
+    else:
+        bound, direction, sign = {"upper_bound": {"value": evaluate.upper_bound}}, "LOWER_IS_BETTER", 1
+    threshold = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(**bound))
+    if compare:
+        threshold.change_threshold.CopyFrom(
+            tfma.GenericChangeThreshold(
+                direction=getattr(tfma.MetricDirection, direction), absolute={"value": sign * evaluate.max_drop}
+            )
+        )
+    return tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(signature_name="serving_default", label_key=label, prediction_key="outputs")],
+        slicing_specs=[tfma.SlicingSpec()],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                metrics=[
+                    tfma.MetricConfig(class_name=evaluate.metric, threshold=threshold),
+                    tfma.MetricConfig(class_name="ExampleCount"),
+                ]
+            )
+        ],
+    )
+
+
+def _example_gen(data: DataConfig) -> Any:
+    kind = tfx.components.ImportExampleGen if data.format == "tfrecord" else tfx.components.CsvExampleGen
+    splits = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in sorted(data.patterns.items())]
+    arguments = {"input_base": data.path, "input_config": tfx.proto.Input(splits=splits)}
+    if data.eval_fraction is None:
+        return kind(**arguments)
+    # Hash buckets, in thousandths.
+    eval_buckets = min(999, max(1, round(1000 * data.eval_fraction)))
+    split = tfx.proto.SplitConfig.Split
+    output = tfx.proto.Output(
+        split_config=tfx.proto.SplitConfig(
+            splits=[
+                split(name="train", hash_buckets=1000 - eval_buckets),
+                split(name="eval", hash_buckets=eval_buckets),
+            ]
+        )
+    )
+    return kind(**arguments, output_config=output)

@@ -1,0 +1,312 @@
+"""Calls to the Kubeflow Pipelines API (v2beta1) that survive a bad network and create nothing twice.
+
+The requests are made by kfp's generated client (`kfp_server_api`), the part of the SDK below `kfp.Client`; the latter
+has no time-outs, prints, and takes 25 s to report a missing credential. Around each call: a time-out; back-off for
+answers that may be better the next time (429, 5xx, a lost connection), within a bound; one message for those that will
+not (401, 404, ...). A request that creates something is preceded by a look for it, again before each repetition: a
+request that timed out may have been executed all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from morph_core import MorphError
+
+from ..account import Say
+from .credentials import HOW_TO, Credential
+
+try:
+    import kfp_server_api
+    import tenacity
+    import urllib3
+except ModuleNotFoundError as error:
+    raise MorphError(
+        f"Talking to Kubeflow Pipelines needs {error.name}, which is not installed. Install it with: "
+        "pip install 'morph-tfx[tfx,kubeflow]'"
+    ) from error
+
+Found = TypeVar("Found")
+
+_CONNECT_SECONDS = 10.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds between attempts: 1, 2, 4, ... and a jitter of up to 1
+_LONGEST_RETRY_AFTER = 120.0  # seconds that a server may ask us to wait
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the API is and how to reach it.
+
+    Args:
+        endpoint: the API's address, without /apis: `https://kubeflow.example.com/pipeline`.
+        namespace: the user's namespace where Kubeflow has several users; None where it has not.
+        credential: what authenticates us, or None.
+        ca_file: certificates (PEM) to trust instead of the public ones.
+        timeout: seconds to wait for an answer.
+        attempts: how often a request is made, at most.
+    """
+
+    endpoint: str
+    namespace: str | None = None
+    credential: Credential | None = None
+    ca_file: str | None = None
+    timeout: float = 60.0
+    attempts: int = 6
+
+
+class _Transient(Exception):
+    """The same request may succeed later; it may have been executed already."""
+
+    def __init__(self, reason: str, retry_after: float = 0.0):
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class _Conflict(Exception):
+    """There is such an object already."""
+
+
+class _Gone(MorphError):
+    """There is no such object."""
+
+
+class KubeflowApi:
+    """One connection. `experiments`, `pipelines`, `uploads`, `recurring_runs` and `runs` are the generated services.
+
+    Args:
+        connection: where the API is.
+        say: receives a line before each wait.
+        sleep: waits that many seconds.
+    """
+
+    def __init__(self, connection: Connection, say: Say = print, sleep: Callable[[float], None] = time.sleep):
+        endpoint = connection.endpoint.rstrip("/")
+        url = urllib.parse.urlsplit(endpoint)
+        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query or url.fragment:
+            raise MorphError(
+                f"endpoint: expected the address of the Kubeflow Pipelines API, such as "
+                f"https://kubeflow.example.com/pipeline, got {_without_user(endpoint)!r}."
+            )
+        self.endpoint = endpoint.removesuffix("/apis/v2beta1")
+        self.namespace = connection.namespace
+        self.say = say
+        self._connection = connection
+        self._sleep = sleep
+        configuration: Any = kfp_server_api.Configuration()
+        configuration.host = self.endpoint
+        configuration.ssl_ca_cert = connection.ca_file
+        configuration.retries = False  # ours look before they repeat; and a redirect to a login page is not followed
+        if not _is_local(url.hostname) and not urllib.request.proxy_bypass(url.hostname):
+            configuration.proxy = urllib.request.getproxies().get(url.scheme)
+        if connection.ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=connection.ca_file)
+            except OSError as error:
+                raise MorphError(
+                    f"ca_file: cannot read certificates from {connection.ca_file}: {error.strerror or error}."
+                ) from error
+        self._client = kfp_server_api.ApiClient(configuration)
+        self.experiments = kfp_server_api.ExperimentServiceApi(self._client)
+        self.pipelines = kfp_server_api.PipelineServiceApi(self._client)
+        self.uploads = kfp_server_api.PipelineUploadServiceApi(self._client)
+        self.recurring_runs = kfp_server_api.RecurringRunServiceApi(self._client)
+        self.runs = kfp_server_api.RunServiceApi(self._client)
+
+    def call(self, what: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Makes a request that may be repeated, one that reads or that sets a state.
+
+        Args:
+            what: what the request does, for messages: "list the schedules".
+            function: a method of one of the services, called with the arguments and a time-out.
+
+        Raises:
+            MorphError: refused, or no good answer within the bound.
+        """
+        for attempt in self._attempts(what):
+            with attempt:
+                return self._once(what, function, *arguments, **named)
+        raise AssertionError("the attempts end in a result or an error")
+
+    def remove(self, what: str, function: Callable[..., Any], *arguments: Any) -> None:
+        """As `call`, for a deletion: what is gone already has been deleted."""
+        try:
+            self.call(what, function, *arguments)
+        except _Gone:
+            self.say(f"{what}: it is gone already.")
+
+    def create(
+        self, what: str, find: Callable[[], Found | None], function: Callable[..., Any], *arguments: Any, **named: Any
+    ) -> tuple[Found, bool]:
+        """Creates an object unless it is there, looking for it before each request.
+
+        Args:
+            what: what the request does, for messages: "create the experiment 'nightly'".
+            find: returns the object, or None where there is none yet.
+            function: a method of one of the services, called with the arguments and a time-out.
+
+        Returns:
+            What `find` found or `function` made, and whether it was made by this call.
+
+        Raises:
+            MorphError: refused, or no good answer within the bound.
+        """
+        made = False
+        for attempt in self._attempts(what):
+            with attempt:
+                found = find()
+                if found is not None:
+                    return found, made
+                made = True  # if the next look finds it: the request was executed, though its answer was lost
+                try:
+                    return self._once(what, function, *arguments, **named), True
+                except _Conflict as conflict:
+                    found = find()
+                    if found is not None:
+                        return found, False
+                    raise MorphError(f"Kubeflow Pipelines cannot {what}: {conflict}") from None
+        raise AssertionError("the attempts end in a result or an error")
+
+    def _attempts(self, what: str) -> Iterator[Any]:
+        start = time.monotonic()
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = getattr(error, "retry_after", 0.0)
+            backoff = tenacity.wait_exponential_jitter(_FIRST_WAIT, _LONGEST_WAIT)(state)
+            return max(backoff, min(asked, _LONGEST_RETRY_AFTER))
+
+        def before_sleep(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            seconds = state.next_action.sleep if state.next_action else 0.0
+            self.say(f"To {what}: {error}. Trying again in {seconds:.0f} s ...")
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Transient),
+            stop=tenacity.stop_after_attempt(self._connection.attempts),
+            wait=wait,
+            sleep=self._sleep,
+            before_sleep=before_sleep,
+        )
+        try:
+            yield from retrying
+        except tenacity.RetryError as error:
+            raise MorphError(
+                f"Kubeflow Pipelines at {self.endpoint} did not {what}, asked {self._connection.attempts} times within "
+                f"{time.monotonic() - start:.0f} s. The last time: {error.last_attempt.exception()}. The same command "
+                "may be given again later; nothing is created twice."
+            ) from None
+
+    def _once(self, what: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """One request; its failure as one of our exceptions. None is chained: theirs hold the answer's headers."""
+        credential = self._connection.credential
+        if credential is not None:
+            self._client.set_default_header(*credential.header())
+        self._client.last_response = None
+        timeout = (min(_CONNECT_SECONDS, self._connection.timeout), self._connection.timeout)
+        broken: Exception | None = None
+        result = None
+        try:
+            result = function(*arguments, _request_timeout=timeout, **named)
+        except kfp_server_api.ApiException as error:
+            raise self._refusal(what, error) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise _Transient(self._hidden(_reason(error, self._connection.timeout))) from None
+        except (AttributeError, TypeError, ValueError) as error:
+            # The generated client stumbles over answers that are no JSON, and over its own report of TLS errors.
+            if isinstance(error.__context__, kfp_server_api.ApiException):
+                raise self._refusal(what, error.__context__) from None
+            broken = error
+        response = self._client.last_response
+        kind = response.getheader("content-type") or "" if response is not None else ""
+        if response is not None and "json" not in kind:
+            raise MorphError(
+                f"{self.endpoint} is not the Kubeflow Pipelines API: it answers "
+                f"{kind or 'without a content type'} where JSON is expected. Behind Kubeflow's dashboard the "
+                f"address ends in /pipeline; a login page needs a credential. {HOW_TO}."
+            )
+        if broken is not None:
+            raise broken
+        return result
+
+    def _refusal(self, what: str, error: Any) -> Exception:
+        status = error.status or 0
+        said = self._said(error)
+        if status == 0:
+            return MorphError(
+                f"{self.endpoint}: {said}. If the server's certificate is signed by your own authority, name its "
+                "certificates: --ca-file FILE."
+            )
+        if status in (401, 403) or 300 <= status < 400:
+            credential = self._connection.credential
+            sent = (
+                "no credential was sent"
+                if credential is None
+                else f"the {credential.kind} of {credential.source} was sent"
+            )
+            meaning = {401: "does not know us", 403: "does not allow us to do this"}.get(status, "sends us to log in")
+            return MorphError(
+                f"Kubeflow Pipelines refuses to {what}: status {status}, it {meaning}; {sent}. {HOW_TO}."
+                + (f" The server said: {said}." if said else "")
+            )
+        if status == 404:
+            return _Gone(
+                f"Kubeflow Pipelines cannot {what}: status 404, not found. Expected the API at {self.endpoint}"
+                + (f". The server said: {said}." if said else ".")
+            )
+        if status == 409:
+            return _Conflict(f"status 409, there is one already. The server said: {said}.")
+        if status in (408, 429) or (status >= 500 and status != 501):
+            headers = error.headers or {}
+            seconds = headers.get("retry-after") or ""
+            return _Transient(
+                f"the server answered {status}" + (f" ({said})" if said else ""),
+                float(seconds) if seconds.isdecimal() else 0.0,
+            )
+        return MorphError(
+            f"Kubeflow Pipelines refuses to {what}: status {status}. The server said: {said or 'nothing'}."
+        )
+
+    def _said(self, error: Any) -> str:
+        """The message in an answer, on one line, without secrets."""
+        text = error.body or error.reason or ""
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            fields = None
+        if isinstance(fields, dict):
+            text = str(fields.get("error_message") or fields.get("message") or fields.get("error") or "")
+        elif "<html" in text.lower():
+            text = ""
+        return self._hidden(re.sub(r"\s+", " ", text).strip().rstrip(".")[:300])
+
+    def _hidden(self, text: str) -> str:
+        credential = self._connection.credential
+        return text if credential is None else credential.hide(text)
+
+
+def _reason(error: Exception, timeout: float) -> str:
+    if isinstance(error, urllib3.exceptions.NewConnectionError):  # some versions count it among the time-outs
+        return f"no connection ({str(error).rpartition(': ')[2]})"
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return f"no answer within {timeout:g} s"
+    if isinstance(error, urllib3.exceptions.ProtocolError):
+        return "the connection broke off"
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_local(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _without_user(endpoint: str) -> str:
+    return re.sub(r"//[^/@]*@", "//...@", endpoint)

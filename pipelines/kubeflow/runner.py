@@ -1,0 +1,182 @@
+"""Compiles a pipeline to a job for Kubeflow Pipelines v2 (schema 2.1, YAML).
+
+TFX's KubeflowV2DagRunner does the compiling; this module decides what differs on a cluster. Paths: the pods find the
+data, the module files and the place to push to where the configuration's `kubeflow` section says. The baseline:
+open-source Kubeflow cannot execute a Resolver, so a job has none. A retraining compares with the model that was pushed
+last; after a search Evaluator compares with `kubeflow.baseline_model` when one is given, and otherwise checks the
+absolute bound only. What each step needs from the cluster is added to the compiled job (`platform`). What a
+reader would not expect is said when compiling. The same configuration gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from morph_core import MorphError
+
+from ..account import Say, quieten
+from ..config.config import KubeflowConfig, PipelineConfig, PipelineKind, is_uri
+from ..config.steps import TRAINING
+from ..graph.module_files import check_functions, without_wheels
+from . import job
+
+
+def compile_pipeline(
+    config: PipelineConfig,
+    output: str | os.PathLike[str],
+    say: Say = print,
+    verbose: bool = False,
+    pipeline: PipelineKind = "morph",
+) -> Path:
+    """Writes the job that `kfp` can load, upload and run.
+
+    Args:
+        config: what `load_config` returned, with its `kubeflow` section.
+        output: the file to write; its name ends in .yaml.
+        say: receives what a reader of the job should know.
+        verbose: lets TFX log.
+        pipeline: "morph" searches for a structure; "retrain" trains the latest pushed one anew, on the newest data.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        MorphError: no `kubeflow` section, another file name, or kfp is not installed. Nothing is written then.
+    """
+    output = Path(output)
+    if output.suffix not in (".yaml", ".yml"):
+        raise MorphError(f"--output: expected a name that ends in .yaml, got {output}. Kubeflow's schema 2.1 is YAML.")
+    kubeflow = config.kubeflow
+    if kubeflow is None:
+        raise MorphError(
+            "kubeflow: missing from the configuration, and needed to compile: at least the image is expected. "
+            "For example: kubeflow: {image: registry.example.com/morph-tfx:1}"
+        )
+    if os.path.exists(config.module_file) and os.path.exists(config.preprocessing_file):
+        check_functions(config)
+    if not verbose:
+        quieten()
+    say("Loading TFX ...")
+    try:
+        from kfp import components
+
+        from ..graph.morph_pipeline import morph_pipeline
+        from ..graph.retrain_pipeline import retrain_pipeline
+        from .platform import apply_settings
+    except ModuleNotFoundError as error:
+        raise MorphError(
+            f"Compiling for Kubeflow needs {error.name}, which is not installed. Install it with: "
+            "pip install 'morph-tfx[tfx,kubeflow]'"
+        ) from error
+    if not verbose:
+        quieten()
+    on_cluster = _on_cluster(config, kubeflow)
+    with without_wheels():
+        if pipeline == "retrain":
+            built = retrain_pipeline(on_cluster, resolve=False, baseline=kubeflow.baseline_model)
+        else:
+            built = morph_pipeline(on_cluster, baseline=kubeflow.baseline_model)
+    spec = job.compiled(built, kubeflow.image)
+    spec["defaultPipelineRoot"] = on_cluster.pipeline_root
+    kinds = {node.id: type(node).__name__ for node in built.components}
+    platform = apply_settings(spec, config, kubeflow, kinds)
+    job.adapt(spec, fresh=[name for name, kind in kinds.items() if kind == "PushedStructure"])
+    documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
+    notes = _notes(config, kubeflow, pipeline)
+    text = _header(built.id, notes) + "---\n".join(documents)
+    components.load_component_from_text(text)  # raises if the kfp SDK cannot read what we are about to hand out
+    _write(output, text)
+    tasks = spec["root"]["dag"]["tasks"]
+    say(f"Wrote {output}: {len(tasks)} steps, image {kubeflow.image}.")
+    for note in notes:
+        say(f"  - {note}")
+    return output
+
+
+def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineConfig:
+    """The configuration as the pods see it."""
+
+    def in_image(file: str) -> str:
+        return f"{kubeflow.module_dir.rstrip('/')}/{Path(file).name}"
+
+    return config.model_copy(
+        update={
+            "pipeline_root": kubeflow.pipeline_root or f"minio://mlpipeline/v2/artifacts/{config.name}",
+            "data": config.data.model_copy(update={"path": kubeflow.data_path or config.data.path}),
+            "push_to": kubeflow.push_to or config.push_to,
+            "checkpoint_dir": kubeflow.checkpoint_dir,
+            **({} if kubeflow.beam is None else {"beam": kubeflow.beam, "beam_args": ()}),
+            "module_file": in_image(config.module_file),
+            "transform_module_file": in_image(config.preprocessing_file),
+        }
+    )
+
+
+def _notes(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineKind) -> list[str]:
+    """What this job does that its reader may not expect."""
+    files = sorted({Path(config.module_file).name, Path(config.preprocessing_file).name})
+    notes = [f"The image must hold {' and '.join(files)} in {kubeflow.module_dir}."]
+    push_to, structure = kubeflow.push_to or config.push_to, config.retrain_pipeline.structure
+    if pipeline == "retrain" and structure is None:
+        notes.append(
+            f"It retrains the structure of the newest model below {push_to} when it runs, and compares the new model "
+            "with that one."
+        )
+    else:
+        if pipeline == "retrain":
+            notes.append(f"It retrains {structure}.")
+        if pipeline == "morph" and config.budgets is not None:
+            notes.append(
+                "The networks of several budgets are compared with each other, and with no earlier model; what "
+                "'choose' picks is pushed when it meets the absolute bound."
+            )
+        elif kubeflow.baseline_model is None:
+            notes.append(
+                "No baseline: open-source Kubeflow cannot look up the latest blessed model, so a model is pushed when "
+                "it meets the absolute bound. Set kubeflow.baseline_model to compare with one."
+            )
+        else:
+            notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
+    for component in TRAINING if pipeline == "morph" else ("Retrainer",):
+        if kubeflow.settings_of(component, component).accelerator is None:
+            notes.append(
+                f"No accelerator: {component} runs on CPUs. Otherwise set kubeflow.steps.{component}: {{profile: gpu}}."
+            )
+    if kubeflow.checkpoint_dir is None:
+        notes.append(
+            "No checkpoints: a training step that is preempted starts from the beginning. Otherwise set "
+            "kubeflow.checkpoint_dir to a gs:// address or a directory on a volume of the training steps."
+        )
+    for key, path, override in (
+        ("data.path", kubeflow.data_path or config.data.path, "kubeflow.data_path"),
+        ("push_to", push_to, "kubeflow.push_to"),
+    ):
+        if not is_uri(path):
+            notes.append(f"{key} is {path}, a path that every pod must be able to see. Otherwise set {override}.")
+    if pipeline == "retrain" and structure is not None and not is_uri(structure):
+        notes.append(f"retrain_pipeline.structure is {structure}, a path that every pod must be able to see.")
+    return notes
+
+
+def _header(name: str, notes: Sequence[str]) -> str:
+    lines = [f"Kubeflow Pipelines v2 job '{name}', written by 'morph-tfx compile'. Do not edit: compile again.", *notes]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _write(output: Path, text: str) -> None:
+    """Writes all or nothing."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, output)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

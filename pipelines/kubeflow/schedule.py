@@ -1,0 +1,419 @@
+"""Submits a compiled job to Kubeflow Pipelines, once or on a schedule.
+
+A job is uploaded as a version of the pipeline that it names; the version is named by a hash of the job's content, so
+the same job is there once, however often it is submitted. A run has a name of its own, chosen before the first request.
+A schedule is one recurring run for each name. The API cannot change a recurring run, nor does it mind two of the same
+name, so the name's uniqueness is kept here: each carries a mark, a hash of what it was asked for. What has the wanted
+mark stays; anything else is replaced, in an order in which at no time two of them are enabled, and which the same
+command completes when it is cut short: create the new one disabled, disable the old, enable the new, delete the old.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import kfp_server_api
+import yaml
+
+from morph_core import MorphError
+
+from .api import KubeflowApi
+from .cron import people_cron
+
+Found = TypeVar("Found")
+
+_PAGE = 100  # objects asked for at a time
+_MARK = re.compile(r"\[morph-tfx (?P<settings>[0-9a-f]{16}) (?P<state>enabled|disabled)\]")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A compiled job: its file, the pipeline it belongs to, and the name of its content."""
+
+    path: Path
+    pipeline: str
+    version: str
+
+    @classmethod
+    def load(cls, path: Path) -> Job:
+        """Reads the file that `morph-tfx compile` wrote.
+
+        Raises:
+            MorphError: it cannot be read or is no job of schema 2.1.
+        """
+        try:
+            documents = [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
+        except OSError as error:
+            raise MorphError(f"--job: {path} cannot be read: {error.strerror}.") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise MorphError(f"--job: {path} is not YAML. 'morph-tfx compile' writes a job.") from error
+        spec = documents[0] if documents and isinstance(documents[0], dict) else {}
+        name = (spec.get("pipelineInfo") or {}).get("name")
+        if spec.get("schemaVersion") != "2.1.0" or not name:
+            raise MorphError(
+                f"--job: {path} is no job for Kubeflow Pipelines v2: expected schemaVersion 2.1.0 and a "
+                "pipelineInfo.name. 'morph-tfx compile' writes one."
+            )
+        if path.suffix not in (".yaml", ".yml"):
+            raise MorphError(f"--job: expected a file name that ends in .yaml, got {path}. The API takes no other.")
+        content = json.dumps(documents, sort_keys=True, separators=(",", ":"))
+        return cls(path, name, f"{name[:48]}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A job as Kubeflow Pipelines has it."""
+
+    pipeline_id: str
+    version_id: str
+    name: str
+    uploaded: bool  # by this call
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was started."""
+
+    run_id: str
+    name: str
+    url: str
+    version: Version
+    started: bool  # by this call
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a schedule was asked for."""
+
+    cron: str  # six fields, seconds first
+    pipeline_id: str
+    version_id: str
+    experiment_id: str
+    max_concurrency: int = 1
+    catch_up: bool = False
+    service_account: str | None = None
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A recurring run. `settings` is what the API says of it; `mark` the hash of what it was asked for, if by us."""
+
+    id: str
+    name: str
+    enabled: bool
+    settings: Settings
+    created_at: datetime.datetime
+    mark: str | None = None
+    meant_enabled: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines: the cron expression in five fields, as it was given."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "enabled": self.enabled,
+            "cron": people_cron(self.settings.cron),
+            "max_concurrency": self.settings.max_concurrency,
+            "catch_up": self.settings.catch_up,
+            "pipeline_id": self.settings.pipeline_id,
+            "version_id": self.settings.version_id,
+            "experiment_id": self.settings.experiment_id,
+            "created_at": self.created_at.isoformat(),
+            "by_morph_tfx": self.mark is not None,
+        }
+
+
+def upload(api: KubeflowApi, job: Job) -> Version:
+    """Uploads a job as a version of its pipeline, unless the same job is there.
+
+    Raises:
+        MorphError: as `KubeflowApi.call`.
+    """
+    pipelines = api.pipelines
+    scope = {"namespace": api.namespace} if api.namespace else {}
+
+    def pipeline() -> Any:
+        listed = pipelines.pipeline_service_list_pipelines
+        return _first(_each(api, "look for the pipeline", listed, "pipelines", job.pipeline, **scope))
+
+    body: Any = kfp_server_api.V2beta1Pipeline(display_name=job.pipeline, **scope)
+    if "name" in body.openapi_types:  # newer servers tell the two apart
+        body.name = job.pipeline
+    found, _ = api.create(
+        f"create the pipeline {job.pipeline!r}", pipeline, pipelines.pipeline_service_create_pipeline, body
+    )
+
+    def version() -> Any:
+        listed = pipelines.pipeline_service_list_pipeline_versions
+        scope = {"pipeline_id": found.pipeline_id}
+        return _first(_each(api, "look for the version", listed, "pipeline_versions", job.version, **scope))
+
+    stored, uploaded = api.create(
+        f"upload {job.path.name} as {job.version!r}",
+        version,
+        api.uploads.upload_pipeline_version,
+        str(job.path),
+        name=job.version,
+        pipelineid=found.pipeline_id,
+    )
+    return Version(found.pipeline_id, stored.pipeline_version_id, job.version, uploaded)
+
+
+def experiment_id(api: KubeflowApi, name: str) -> str:
+    """The id of an experiment, which is created where there is none of this name."""
+    scope = {"namespace": api.namespace} if api.namespace else {}
+
+    def find() -> Any:
+        listed = api.experiments.experiment_service_list_experiments
+        return _first(_each(api, "look for the experiment", listed, "experiments", name, **scope))
+
+    body = kfp_server_api.V2beta1Experiment(display_name=name, **scope)
+    what = f"create the experiment {name!r}"
+    found, _ = api.create(what, find, api.experiments.experiment_service_create_experiment, body)
+    return found.experiment_id
+
+
+def submit(
+    api: KubeflowApi,
+    job: Job,
+    experiment: str | None = None,
+    run_name: str | None = None,
+    service_account: str | None = None,
+) -> Run:
+    """Uploads a job and starts one run of it.
+
+    Args:
+        experiment: the experiment that the run belongs to; by default it is named after the pipeline.
+        run_name: by default one that no other run has. With a name of your own, a run of this job that has it already
+            is the run that is meant, and none is started.
+
+    Raises:
+        MorphError: as `KubeflowApi.call`.
+    """
+    version = upload(api, job)
+    experiment_ = experiment_id(api, experiment or job.pipeline)
+    moment = datetime.datetime.now(datetime.timezone.utc)
+    name = run_name or f"{job.version}-{moment:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+    def runs() -> list[Any]:
+        listed = _each(api, "look for the run", api.runs.run_service_list_runs, "runs", name, experiment_id=experiment_)
+        same = [run for run in listed if _version_of(run) == (version.pipeline_id, version.version_id)]
+        return sorted(same, key=lambda run: run.created_at)
+
+    body = kfp_server_api.V2beta1Run(
+        display_name=name,
+        experiment_id=experiment_,
+        pipeline_version_reference=_reference(version.pipeline_id, version.version_id),
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={}),
+        service_account=service_account,
+    )
+    what = f"start the run {name!r}"
+    started, made = api.create(what, lambda: next(iter(runs()), None), api.runs.run_service_create_run, body)
+    if made:
+        # A request that timed out can be executed after we looked for its effect and asked again.
+        first, *surplus = runs() or [started]
+        for run in surplus:
+            api.say(f"{name!r} was started twice, because an answer was lost; removing {run.run_id}.")
+            api.remove(f"stop the run {run.run_id}", api.runs.run_service_terminate_run, run.run_id)
+            api.remove(f"delete the run {run.run_id}", api.runs.run_service_delete_run, run.run_id)
+        started = first
+    return Run(started.run_id, name, f"{api.endpoint}/#/runs/details/{started.run_id}", version, made)
+
+
+def list_schedules(api: KubeflowApi, name: str | None = None) -> list[Schedule]:
+    """The schedules of the namespace, or those of one name, by name and age.
+
+    Raises:
+        MorphError: as `KubeflowApi.call`.
+    """
+    listed = api.recurring_runs.recurring_run_service_list_recurring_runs
+    scope = {"namespace": api.namespace} if api.namespace else {}
+    found = [_schedule(one) for one in _each(api, "list the schedules", listed, "recurring_runs", name, **scope)]
+    return sorted(found, key=lambda schedule: (schedule.name, schedule.created_at, schedule.id))
+
+
+def put_schedule(api: KubeflowApi, name: str, settings: Settings, enabled: bool = True) -> tuple[Schedule, bool]:
+    """Sees to it that there is exactly one schedule of this name, and that it is as asked for.
+
+    Returns:
+        The schedule, and whether anything had to be changed.
+
+    Raises:
+        MorphError: there is one of this name that was not made by morph-tfx; or as `KubeflowApi.call`.
+    """
+    before = list_schedules(api, name)
+    foreign = [schedule for schedule in before if schedule.mark is None]
+    if foreign:
+        raise MorphError(
+            f"There is a schedule {name!r} ({foreign[0].id}) that was not made by morph-tfx, and it is left alone. "
+            f"Choose another --name, or delete it first: morph-tfx schedule delete {name}"
+        )
+    digest = settings.digest()
+
+    def wanted() -> Schedule | None:
+        return next((schedule for schedule in list_schedules(api, name) if schedule.mark == digest), None)
+
+    others = any(schedule.mark != digest for schedule in before)
+    body = _recurring_run(name, settings, digest, enabled=enabled, starts=enabled and not others)
+    service = api.recurring_runs
+    what = f"create the schedule {name!r}"
+    _, made = api.create(what, wanted, service.recurring_run_service_create_recurring_run, body)
+
+    schedules = list_schedules(api, name)
+    keeper = next((schedule for schedule in schedules if schedule.mark == digest), None)
+    if keeper is None:
+        raise MorphError(f"The schedule {name!r} disappeared while it was made. Does somebody else manage it, too?")
+    surplus = [schedule for schedule in schedules if schedule.id != keeper.id]
+    for schedule in surplus:
+        if schedule.enabled:
+            _set_enabled(api, schedule, False)
+    if keeper.enabled != enabled:
+        _set_enabled(api, keeper, enabled)
+    for schedule in surplus:
+        _delete(api, schedule)
+    return replace(keeper, enabled=enabled), made or bool(surplus) or keeper.enabled != enabled
+
+
+def update_schedule(api: KubeflowApi, name: str, change: Callable[[Settings], Settings]) -> tuple[Schedule, bool]:
+    """Replaces the schedule of this name by one with other settings; whether it is enabled stays as it is.
+
+    Raises:
+        MorphError: there is none; it was not made by morph-tfx; or as `KubeflowApi.call`.
+    """
+    schedules = _existing(api, name)
+    current = schedules[-1]
+    # More than one: an update was cut short, and what the newest was meant to become says more than its state.
+    enabled = current.enabled if len(schedules) == 1 else current.meant_enabled
+    return put_schedule(api, name, change(current.settings), enabled)
+
+
+def enable_schedule(api: KubeflowApi, name: str, enabled: bool) -> Schedule:
+    """Enables or disables a schedule. Of several (an update that was cut short), only the newest is ever enabled.
+
+    Raises:
+        MorphError: there is none of this name; or as `KubeflowApi.call`.
+    """
+    *older, newest = _existing(api, name)
+    for schedule in older:
+        _set_enabled(api, schedule, False)
+    _set_enabled(api, newest, enabled)
+    return replace(newest, enabled=enabled)
+
+
+def delete_schedule(api: KubeflowApi, name: str) -> int:
+    """Deletes the schedule of this name, and returns how many recurring runs that were. Runs that it started stay.
+
+    Raises:
+        MorphError: there is none of this name; or as `KubeflowApi.call`.
+    """
+    schedules = _existing(api, name)
+    for schedule in schedules:
+        _delete(api, schedule)
+    return len(schedules)
+
+
+def _existing(api: KubeflowApi, name: str) -> list[Schedule]:
+    schedules = list_schedules(api, name)
+    if not schedules:
+        names = sorted({schedule.name for schedule in list_schedules(api)})
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(map(repr, names)) or 'none'}."
+        raise MorphError(f"There is no schedule {name!r}; {hint}")
+    return schedules
+
+
+def _set_enabled(api: KubeflowApi, schedule: Schedule, enabled: bool) -> None:
+    service = api.recurring_runs
+    if enabled:
+        function, verb = service.recurring_run_service_enable_recurring_run, "enable"
+    else:
+        function, verb = service.recurring_run_service_disable_recurring_run, "disable"
+    api.call(f"{verb} the schedule {schedule.name!r} ({schedule.id})", function, schedule.id)
+
+
+def _delete(api: KubeflowApi, schedule: Schedule) -> None:
+    function = api.recurring_runs.recurring_run_service_delete_recurring_run
+    api.remove(f"delete the schedule {schedule.name!r} ({schedule.id})", function, schedule.id)
+
+
+def _recurring_run(name: str, settings: Settings, digest: str, *, enabled: bool, starts: bool) -> Any:
+    """The request; `starts` is the state it begins in, `enabled` the one that it will have in the end."""
+    state = "enabled" if enabled else "disabled"
+    return kfp_server_api.V2beta1RecurringRun(
+        display_name=name,
+        description=f"Managed by 'morph-tfx schedule'; changes made elsewhere are lost. [morph-tfx {digest} {state}]",
+        experiment_id=settings.experiment_id,
+        pipeline_version_reference=_reference(settings.pipeline_id, settings.version_id),
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={}),
+        service_account=settings.service_account,
+        max_concurrency=str(settings.max_concurrency),
+        no_catchup=not settings.catch_up,
+        trigger=kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=settings.cron)),
+        mode="ENABLE" if starts else "DISABLE",
+    )
+
+
+def _schedule(recurring_run: Any) -> Schedule:
+    mark = _MARK.search(recurring_run.description or "")
+    trigger = recurring_run.trigger.cron_schedule if recurring_run.trigger else None
+    pipeline_id, version_id = _version_of(recurring_run)
+    settings = Settings(
+        cron=(trigger.cron if trigger else None) or "periodic",
+        pipeline_id=pipeline_id,
+        version_id=version_id,
+        experiment_id=recurring_run.experiment_id or "",
+        max_concurrency=int(recurring_run.max_concurrency or 0),
+        catch_up=not recurring_run.no_catchup,
+        service_account=recurring_run.service_account or None,
+    )
+    return Schedule(
+        id=recurring_run.recurring_run_id,
+        name=recurring_run.display_name,
+        enabled=recurring_run.status == "ENABLED",
+        settings=settings,
+        created_at=recurring_run.created_at,
+        mark=mark["settings"] if mark else None,
+        meant_enabled=mark is None or mark["state"] == "enabled",
+    )
+
+
+def _reference(pipeline_id: str, version_id: str) -> Any:
+    return kfp_server_api.V2beta1PipelineVersionReference(pipeline_id=pipeline_id, pipeline_version_id=version_id)
+
+
+def _version_of(one: Any) -> tuple[str, str]:
+    reference = one.pipeline_version_reference
+    return (reference.pipeline_id or "", reference.pipeline_version_id or "") if reference else ("", "")
+
+
+def _first(listed: Iterator[Found]) -> Found | None:
+    return next(listed, None)
+
+
+def _each(
+    api: KubeflowApi, what: str, function: Callable[..., Any], field: str, name: str | None = None, **scope: str
+) -> Iterator[Any]:
+    """The objects of all pages; those of one name when it is given."""
+    if name is not None:
+        predicate = {"operation": "EQUALS", "key": "display_name", "string_value": name}
+        scope = {**scope, "filter": json.dumps({"predicates": [predicate]})}
+    token = ""
+    while True:
+        page = api.call(what, function, page_size=_PAGE, page_token=token, **scope)
+        # A server that does not know the filter must not make us take another object for ours.
+        yield from (one for one in getattr(page, field) or () if name is None or one.display_name == name)
+        token = page.next_page_token
+        if not token:
+            return

@@ -1,0 +1,211 @@
+"""Runs a pipeline on this machine and tells, step by step, what happens.
+
+The nodes run one after the other in this process, with ML metadata in a sqlite file (`step_runner`), and each is
+accounted for: which step of how many, which cycle, whether the result came from the cache, how long it took. TFX, Beam
+and TensorFlow log hundreds of lines per step; they are silenced, warnings included, unless the user asks for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from morph_core import MorphError, Structure
+from morph_core.cost.costs import written
+
+from ..account import Say, duration, quieten
+from ..config.config import PipelineConfig, PipelineKind, RetrainPipelineConfig, is_uri
+from ..graph.module_files import check_functions, importable, staged, without_wheels
+from .examples import check_examples
+
+if TYPE_CHECKING:
+    from .step_runner import Step
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The steps of a finished run, and where its results lie."""
+
+    steps: tuple[Step, ...]
+    seconds: float
+
+    def step(self, node_id: str) -> Step:
+        return next(step for step in self.steps if step.node_id == node_id)
+
+    @property
+    def structures(self) -> tuple[Path, ...]:
+        """The artifact directories of the structures that were found or retrained, each with its structure.json."""
+        from morph_tfx.components import MorphStructure
+
+        found = [artifact for step in self.steps for artifacts in step.outputs.values() for artifact in artifacts]
+        return tuple(Path(artifact.uri) for artifact in found if artifact.type_name == MorphStructure.TYPE_NAME)
+
+    @property
+    def compared(self) -> bool:
+        """Whether the run compared several budgets."""
+        return any(step.node_id == "Frontier" for step in self.steps)
+
+    @property
+    def frontier(self) -> Path:
+        """The artifact directory of the comparison of several budgets: frontier.json and report.html are inside."""
+        return Path(self.step("Frontier").outputs["frontier"][0].uri)
+
+    @property
+    def blessed(self) -> bool:
+        """Whether Evaluator found the model good enough."""
+        return self.step("Evaluator").outputs["blessing"][0].get_int_custom_property("blessed") == 1
+
+    @property
+    def evaluation(self) -> Path:
+        """The directory with TFMA's results."""
+        return Path(self.step("Evaluator").outputs["evaluation"][0].uri)
+
+    @property
+    def pushed_model(self) -> str | None:
+        """The directory of the pushed SavedModel, or None when the model was held back."""
+        pushed = self.step("Pusher").outputs["pushed_model"][0]
+        if pushed.get_int_custom_property("pushed") != 1:
+            return None
+        return pushed.get_string_custom_property("pushed_destination")
+
+    @property
+    def cached(self) -> bool:
+        """Whether no step had to do any work."""
+        return all(step.state != "ran" for step in self.steps)
+
+
+def run_pipeline(
+    config: PipelineConfig, say: Say = print, verbose: bool = False, pipeline: PipelineKind = "morph"
+) -> RunResult:
+    """Runs a pipeline of a configuration on this machine, with what is already done taken from the cache.
+
+    Args:
+        config: what `load_config` returned.
+        say: receives each line of the account.
+        verbose: lets TFX, Beam and TensorFlow log.
+        pipeline: "morph" searches for a structure; "retrain" trains the latest pushed one anew, on the newest data.
+
+    Raises:
+        MorphError: something in the configuration, the data, the module file or the model stands in the way.
+    """
+    for key in ("module_file", "pipeline_root", "metadata"):
+        path = getattr(config, key)
+        if is_uri(path):
+            raise MorphError(f"{key}: {path} is remote. A run on this machine expects a path on its own disk.")
+    check_functions(config)
+    check_examples(config.data, config.label)
+    config = with_staged_structure(staged(config))
+    for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    if not verbose:
+        quieten()
+    say("Loading TensorFlow and TFX ...")
+    start = time.monotonic()
+    try:
+        from ..graph.morph_pipeline import morph_pipeline
+        from ..graph.pushed import check_pushed
+        from ..graph.retrain_pipeline import retrain_pipeline
+        from .findings import findings
+        from .step_runner import StepRunner
+    except ModuleNotFoundError as error:
+        raise MorphError(
+            f"Running a pipeline needs {error.name}, which is not installed. Install it with: "
+            "pip install 'morph-tfx[tfx]'"
+        ) from error
+    say(f"... took {duration(time.monotonic() - start)}")
+    if not verbose:
+        quieten()  # once more: importing TFX raises the level of some loggers again
+    if pipeline == "retrain" and config.retrain_pipeline.structure is None:
+        check_pushed(config)
+    start = time.monotonic()
+    with without_wheels():
+        nodes = retrain_pipeline(config) if pipeline == "retrain" else morph_pipeline(config)
+    runner = StepRunner(say, _about(config), lambda step: findings(step.node_id, step.outputs, config.data))
+    with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
+        runner.run(nodes)
+    result = RunResult(tuple(runner.steps), time.monotonic() - start)
+    cached = [step for step in result.steps if step.state == "cached"]
+    took = duration(result.seconds)
+    if result.cached:
+        say(f"Done in {took}: nothing has changed, so every step came from the cache.")
+    else:
+        say(
+            f"Done in {took}"
+            + (f": {len(cached)} of {len(result.steps)} steps came from the cache." if cached else ".")
+        )
+    return result
+
+
+def _about(config: PipelineConfig) -> dict[str, str]:
+    """A few words on the steps whose names do not say enough, by node id."""
+    from ..graph.frontier_pipeline import arms
+    from ..graph.morph_pipeline import cycle_id
+
+    cycles = range(1, config.cycles + 1)
+    if config.budgets is None:
+        return {cycle_id(cycle): _cycle(config, cycle) for cycle in cycles}
+    words = {}
+    for arm in arms(config):
+        words |= {f"{step}-{arm.name}": arm.label for step in ("UniformWidths", "Retrainer", "Evaluator")}
+        words |= {f"MorphTrainer-{arm.name}-{cycle}": _cycle(config.at(arm.target), cycle) for cycle in cycles}
+    return words
+
+
+def with_staged_structure(config: PipelineConfig) -> PipelineConfig:
+    """The configuration with its structure, if it names one, replaced by a copy that is named by its content.
+
+    TFX knows an imported artifact by its place: of a file that was changed it would take the cached results.
+    """
+    structure = config.retrain_pipeline.structure
+    if structure is None:
+        return config
+    path = Path(structure) / "structure.json" if Path(structure).is_dir() else Path(structure)
+    text = Structure.load(path).to_json()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    copy = Path(config.pipeline_root) / "_structures" / digest / "structure.json"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    Structure.from_json(text).save(copy)
+    return config.model_copy(update={"retrain_pipeline": RetrainPipelineConfig(structure=str(copy))})
+
+
+def _cycle(config: PipelineConfig, cycle: int) -> str:
+    expand_to = config.expansions[cycle - 1]
+    if config.target is not None:
+        targets = config.target if isinstance(config.target, dict) else {config.cost: config.target}
+        shrink = "shrink to " + " and ".join(f"{share:.0%} of the seed's {cost}" for cost, share in targets.items())
+    elif config.budget is not None:
+        budgets = config.budget if isinstance(config.budget, dict) else {config.cost: config.budget}
+        shrink = "shrink to " + " and ".join(f"{written(amount)} {cost}" for cost, amount in budgets.items())
+    else:
+        shrink = f"shrink {config.cost} with strength {config.strength:g}"
+    return f"cycle {cycle} of {config.cycles}: {shrink}" + (f", expand to {expand_to:.0%}" if expand_to else "")
+
+
+@contextlib.contextmanager
+def _own_scratch() -> Iterator[None]:
+    """Temporary files go into one directory that is removed: TFX leaves a few behind after every Beam step."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="morph-tfx-", ignore_cleanup_errors=True) as directory:
+        tempfile.tempdir = directory
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def _no_arguments() -> Iterator[None]:
+    """Hides this program's arguments from TFX, which would hand them to Beam as pipeline options."""
+    arguments = sys.argv[1:]
+    del sys.argv[1:]
+    try:
+        yield
+    finally:
+        sys.argv[1:] = arguments

@@ -1,0 +1,105 @@
+"""What a run found, for people: costs before and after, the widths per layer, and where everything lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+import morph_core as morph
+from morph_core.cost.costs import unit_of, written
+
+from ..config.config import PipelineConfig
+from .runner import RunResult
+
+Row = tuple[str, str, str, str]
+"""What is compared, the seed's value, the final model's, and the change."""
+
+
+def show_summary(
+    result: RunResult, config: PipelineConfig, more: Sequence[Row] = (), console: Console | None = None
+) -> None:
+    """Prints the outcome of a run.
+
+    Args:
+        result: what `run_pipeline` returned.
+        config: the configuration that was run.
+        more: rows to add to the comparison of seed and final model.
+        console: where to print; by default the standard output.
+    """
+    console = console or Console()
+    if result.compared:
+        _show_frontier(result, console)
+        return
+    structure = morph.Structure.load(result.structures[-1] / "structure.json")
+    comparison = Table("", "seed", "final", "change", title="\nSeed and final model", title_justify="left")
+    for column in comparison.columns[1:]:
+        column.justify = "right"
+    for name, cost in structure.costs.items():
+        comparison.add_row(_label(name), written(cost["seed"]), written(cost["structure"]), _change(cost))
+    for row in more:
+        comparison.add_row(*row)
+    console.print(comparison)
+
+    widths = Table("layer", "kind", "seed", "final", title="\nWidth of every layer", title_justify="left")
+    for column in widths.columns[2:]:
+        column.justify = "right"
+    for layer in structure.layers:
+        final = str(layer["width"]) if layer["width"] else "removed"
+        widths.add_row(layer["name"], layer["kind"], str(layer["seed_width"]), final)
+    console.print(widths)
+
+    from morph_tfx.components.artifacts.evaluation import measured
+
+    from .verdict import objections
+
+    metrics = measured(result.evaluation)
+    count = metrics.pop("example_count", 0)
+    values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    if result.pushed_model is None:
+        pushed = "nothing: " + "; ".join(objections(result.evaluation))
+    else:
+        pushed = result.pushed_model
+    report = result.structures[-1] / "report.html"
+    for name, text in (
+        *([("report", report)] if report.exists() else []),  # an imported structure has none
+        ("structure", result.structures[-1] / "structure.json"),
+        ("evaluation", f"{values} on {count:,.0f} examples; more in {result.evaluation}"),
+        ("curves", f"tensorboard --logdir {config.pipeline_root}"),
+        ("pushed", pushed),
+    ):
+        console.print(f"{name:<12}{text}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _show_frontier(result: RunResult, console: Console) -> None:
+    """Prints every network of the comparison, and which one was pushed."""
+    found = json.loads((result.frontier / "frontier.json").read_text(encoding="utf-8"))
+    title = f"\n{found['metric']} against {found['cost']}"
+    table = Table("network", f"{found['cost']}", "of the seed", found["metric"], "", title=title, title_justify="left")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for point in sorted(found["points"], key=lambda point: point["cost"]):
+        remarks = [name.replace("_", " ") for name in ("chosen", "on_frontier") if point[name]]
+        remarks += [] if point["passed"] else ["below its bound"]
+        table.add_row(
+            point["label"],
+            written(point["cost"]),
+            f"{point['fraction']:.1%}",
+            f"{point['accuracy']:.4f}",
+            ", ".join(remarks),
+        )
+    console.print(table)
+    console.print(found["verdict"], soft_wrap=True, highlight=False, markup=False)
+    for text in (f"report      {result.frontier / 'report.html'}", f"pushed      {result.pushed_model or 'nothing'}"):
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _label(cost: str) -> str:
+    label = {"flops": "FLOPs (multiply-add = 2)", "params": "parameters"}.get(cost)
+    return label or cost.replace("_", " ") + (f" ({unit_of(cost)})" if unit_of(cost) else "")
+
+
+def _change(cost: dict[str, float]) -> str:
+    return f"{cost['structure'] / cost['seed'] - 1:+.1%}" if cost["seed"] else ""

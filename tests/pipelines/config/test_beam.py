@@ -1,0 +1,198 @@
+"""Beam runners of the configuration: what Beam itself makes of their arguments, and what is refused."""
+
+import pytest
+from apache_beam.options import pipeline_options
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners import runner
+
+from morph_core import MorphError
+from morph_tfx.pipelines.config.config import PipelineConfig, parse_config
+from morph_tfx.pipelines.config.starter import template
+
+BASE = """
+name: digits
+data: {format: tfrecord, path: data, splits: {train: train/*, eval: eval/*}}
+module_file: module.py
+label: label
+target: 0.5
+search: {epochs: 3}
+retrain: {epochs: 3}
+evaluate: {lower_bound: 0.9}
+"""
+DATAFLOW = "{runner: dataflow, project: my-project, region: europe-west1, temp_location: gs://bucket/tmp, workers: 20}"
+
+
+def config(text: str = "") -> PipelineConfig:
+    return parse_config(BASE + text, "config.yaml", "/base")
+
+
+def options(text: str) -> pipeline_options.PipelineOptions:
+    """What Beam reads; an argument that it does not know ends the test."""
+    arguments = list(config(text).beam_pipeline_args)
+    found = pipeline_options.PipelineOptions(arguments)
+    known = {f"--{name}" for name in found.get_all_options(add_extra_args_fn=None)}
+    assert {argument.partition("=")[0] for argument in arguments} <= known
+    return found
+
+
+def test_without_a_word_the_data_steps_run_in_one_process():
+    expected = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+    assert config().beam_pipeline_args == config("beam: {runner: direct, workers: 1}").beam_pipeline_args == expected
+
+
+@pytest.mark.parametrize("workers", [0, 4])
+def test_several_workers_of_the_direct_runner_are_processes(workers):
+    direct = options(f"beam: {{runner: direct, workers: {workers}}}").view_as(pipeline_options.DirectOptions)
+    assert (direct.direct_running_mode, direct.direct_num_workers) == ("multi_processing", workers)
+
+
+def test_dataflow_gets_what_beams_own_validator_asks_for():
+    found = options(f"beam: {DATAFLOW}")
+    cloud = found.view_as(pipeline_options.GoogleCloudOptions)
+    assert (cloud.project, cloud.region, cloud.temp_location) == ("my-project", "europe-west1", "gs://bucket/tmp")
+    assert found.view_as(pipeline_options.WorkerOptions).max_num_workers == 20
+    assert found.view_as(pipeline_options.StandardOptions).runner == "DataflowRunner"
+    cloud.job_name = "job"
+    assert PipelineOptionsValidator(found, runner.create_runner("DataflowRunner")).validate() == []
+
+
+def test_flink_and_spark_get_their_masters_and_workers():
+    workers = "environment_type: EXTERNAL, environment_config: 'pool:50000'"
+    flink = options(f"beam: {{runner: flink, flink_master: 'flink:8081', parallelism: 8, {workers}}}")
+    assert flink.view_as(pipeline_options.StandardOptions).runner == "FlinkRunner"
+    assert flink.view_as(pipeline_options.FlinkRunnerOptions).flink_master == "flink:8081"
+    portable = flink.view_as(pipeline_options.PortableOptions)
+    assert (portable.environment_type, portable.environment_config) == ("EXTERNAL", "pool:50000")
+    spark = options("beam: {runner: spark, spark_master_url: 'spark://spark:7077'}")
+    assert spark.view_as(pipeline_options.StandardOptions).runner == "SparkRunner"
+    assert spark.view_as(pipeline_options.SparkRunnerOptions).spark_master_url == "spark://spark:7077"
+
+
+def test_what_calls_the_users_module_stays_on_its_machine():
+    """The last of two arguments counts, for Beam as for us; Transform's own come after the pipeline's."""
+    found = config(f"beam: {DATAFLOW}")
+    arguments = [*found.beam_pipeline_args, *found.beam.arguments_of("Transform")]
+    direct = pipeline_options.PipelineOptions(arguments)
+    assert direct.view_as(pipeline_options.StandardOptions).runner == "DirectRunner"
+    assert direct.view_as(pipeline_options.DirectOptions).direct_running_mode == "multi_threading"
+
+
+SEVERAL = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+ALONE = ["--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1"]
+
+
+def nodes_of(build, config: PipelineConfig) -> dict[str, list[str]]:
+    """The arguments that TFX has for Beam, by node id, of those that run it."""
+    from morph_tfx.pipelines.graph.module_files import without_wheels
+
+    with without_wheels():
+        nodes = build(config).components
+    return {
+        node.id: spec.beam_pipeline_args for node in nodes if hasattr(spec := node.executor_spec, "beam_pipeline_args")
+    }
+
+
+def test_the_pipelines_nodes_get_them():
+    from morph_tfx.pipelines.graph.morph_pipeline import morph_pipeline
+
+    of = nodes_of(morph_pipeline, config("beam: {runner: direct, workers: 2}"))
+    assert of == {
+        "ImportExampleGen": SEVERAL,
+        "StatisticsGen": SEVERAL,
+        "Transform": SEVERAL,
+        "Evaluator": SEVERAL,
+    }
+
+
+@pytest.mark.parametrize("kind", ["morph", "budgets", "retrain"])
+def test_what_is_named_stays_in_one_process_in_every_pipeline(kind):
+    from morph_tfx.pipelines.graph.morph_pipeline import morph_pipeline
+    from morph_tfx.pipelines.graph.retrain_pipeline import retrain_pipeline
+
+    text = BASE + "beam: {runner: direct, workers: 2, in_process: [Evaluator, StatisticsGen]}"
+    if kind == "budgets":
+        text = text.replace("target: 0.5", "budgets: [0.25, 0.5]\nchoose: {min_accuracy: 0.9}")
+    build = retrain_pipeline if kind == "retrain" else morph_pipeline
+    of = nodes_of(build, parse_config(text, "config.yaml", "/base"))
+    branches = ["-25", "-50", "-uniform-25", "-uniform-50", "-seed"] if kind == "budgets" else [""]
+    alone = {node: [*SEVERAL, *ALONE] for node in ["StatisticsGen", *(f"Evaluator{branch}" for branch in branches)]}
+    assert of == {"ImportExampleGen": SEVERAL, "Transform": SEVERAL, **alone}
+
+
+@pytest.mark.parametrize(
+    "beam", [DATAFLOW, "{runner: spark, spark_master_url: 'spark://s:1'}", "{runner: direct, workers: 0}"]
+)
+def test_one_process_is_one_process_with_every_runner(beam):
+    found = config(f"beam: {beam[:-1]}, in_process: [Evaluator]}}").beam
+    of_evaluator = pipeline_options.PipelineOptions([*found.arguments, *found.arguments_of("Evaluator")])
+    assert of_evaluator.view_as(pipeline_options.StandardOptions).runner == "DirectRunner"
+    direct = of_evaluator.view_as(pipeline_options.DirectOptions)
+    assert (direct.direct_running_mode, direct.direct_num_workers) == ("in_memory", 1)
+    assert found.arguments_of("StatisticsGen") == ()
+
+
+def test_the_demos_data_steps_have_two_processes_and_its_evaluator_one():
+    beam = parse_config(template("digits.yaml"), "digits.yaml", "/base").beam
+    assert list(beam.arguments) == SEVERAL
+    assert {beam.arguments_of(component) for component in ("ImportExampleGen", "StatisticsGen", "Transform")} == {()}
+    assert list(beam.arguments_of("Evaluator")) == ALONE
+
+
+def test_further_arguments_come_last():
+    text = "beam: {runner: direct, workers: 2}\nbeam_args: [--direct_num_workers=3]\n"
+    assert options(text).view_as(pipeline_options.DirectOptions).direct_num_workers == 3
+
+
+@pytest.mark.parametrize(
+    ("beam", "parts"),
+    [
+        ("{}", ["beam.runner: missing"]),
+        ("{runner: samza}", ["beam.runner: expected 'direct', 'dataflow', 'flink' or 'spark', got 'samza'"]),
+        (
+            "{runner: dataflow}",
+            ["beam: runner dataflow needs 'project', 'region', 'temp_location'", "project: my-proj"],
+        ),
+        (
+            "{runner: dataflow, project: p, region: r, temp_location: /tmp/x}",
+            ["beam.temp_location: expected text that"],
+        ),
+        (DATAFLOW.replace("20", "0"), ["beam: workers: 0 means one process per core, with runner direct only"]),
+        ("{runner: flink}", ["beam: runner flink needs 'flink_master'. For example: flink_master: flink:8081"]),
+        ("{runner: flink, flink_master: flink}", ["beam.flink_master: expected text that matches"]),
+        ("{runner: spark}", ["beam: runner spark needs 'spark_master_url'"]),
+        ("{runner: direct, region: r}", ["beam: 'region' is an option of dataflow, not of runner direct"]),
+        (
+            "{runner: direct, parallelism: 2}",
+            ["beam: 'parallelism' is an option of flink and spark, not of runner dir"],
+        ),
+        (
+            "{runner: flink, flink_master: 'f:1', environment_type: DOCKER}",
+            ["beam: environment_type DOCKER needs 'environment_config'"],
+        ),
+        (
+            "{runner: flink, flink_master: 'f:1', environment_config: 'pool:1'}",
+            ["beam: 'environment_config' needs environment_type DOCKER, PROCESS or EXTERNAL"],
+        ),
+        (
+            "{runner: direct, workers: 2, in_process: [Evalator]}",
+            [
+                "beam.in_process: expected 'ImportExampleGen', 'CsvExampleGen', 'StatisticsGen', 'Transform' or "
+                "'Evaluator', got 'Evalator'",
+            ],
+        ),
+        (
+            "{runner: direct, workers: 2, in_process: Evaluator}",
+            ["beam.in_process: expected a valid tuple, got 'Evaluator'", "For example: in_process: [Evaluator]"],
+        ),
+        (
+            "{runner: direct, workers: 2, in_process: [CsvExampleGen]}",
+            ["beam.in_process: there is no CsvExampleGen, since data.format is tfrecord; it is ImportExampleGen that"],
+        ),
+        ("{runner: direct, wokers: 2}", ["beam.wokers: unknown key; did you mean 'workers'?"]),
+    ],
+)
+def test_what_a_runner_cannot_use_or_cannot_do_without_is_refused(beam, parts):
+    with pytest.raises(MorphError) as caught:
+        config(f"beam: {beam}")
+    for part in parts:
+        assert part in str(caught.value)

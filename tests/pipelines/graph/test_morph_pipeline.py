@@ -1,0 +1,182 @@
+"""The wiring: which nodes there are, what feeds what, and with which parameters."""
+
+import pytest
+import tensorflow_model_analysis as tfma
+from tfx.utils import json_utils
+
+from morph_tfx.pipelines.config.config import EvaluateConfig, parse_config
+from morph_tfx.pipelines.graph.module_files import without_wheels
+from morph_tfx.pipelines.graph.morph_pipeline import morph_pipeline
+from morph_tfx.pipelines.graph.stages import LATEST_BLESSED, eval_config
+
+TEXT = """
+name: digits
+data: {format: tfrecord, path: data, splits: {train: train/*, eval: eval/*}}
+module_file: module.py
+label: digit
+hparams: {widths: [8, 16]}
+target: 0.35
+expand_to: [1.0, 0.5]
+cycles: 2
+search: {epochs: 3, batch_size: 64}
+retrain: {steps: 100, batch_size: 16}
+evaluate: {lower_bound: 0.9, max_drop: 0.02}
+push_to: pushed
+"""
+
+
+def nodes_of(text=TEXT, **arguments):
+    with without_wheels():
+        pipeline = morph_pipeline(parse_config(text, "config.yaml", "/base"), **arguments)
+    return {node.id: node for node in pipeline.components}
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    return nodes_of()
+
+
+def source_of(channel) -> tuple[str, str]:
+    return channel.producer_component_id, channel.output_key
+
+
+def test_every_step_is_there_in_an_order_that_runs(nodes):
+    order = list(nodes)
+    assert set(order) == {
+        "ImportExampleGen",
+        "StatisticsGen",
+        "SchemaGen",
+        "ExampleValidator",
+        "Transform",
+        "MorphTrainer-1",
+        "MorphTrainer-2",
+        "Retrainer",
+        "LatestBlessedModel",
+        "Evaluator",
+        "Pusher",
+    }
+    for node in nodes.values():
+        assert all(order.index(upstream.id) < order.index(node.id) for upstream in node.upstream_nodes)
+
+
+def test_each_cycle_starts_from_the_structure_of_the_one_before(nodes):
+    assert not nodes["MorphTrainer-1"].inputs.get("seed_structure")
+    assert source_of(nodes["MorphTrainer-2"].inputs["seed_structure"]) == ("MorphTrainer-1", "structure")
+    assert source_of(nodes["Retrainer"].inputs["structure"]) == ("MorphTrainer-2", "structure")
+
+
+@pytest.mark.parametrize("node", ["MorphTrainer-1", "MorphTrainer-2", "Retrainer"])
+def test_training_reads_transformed_examples_and_the_graph(nodes, node):
+    assert source_of(nodes[node].inputs["examples"]) == ("Transform", "transformed_examples")
+    assert source_of(nodes[node].inputs["transform_graph"]) == ("Transform", "transform_graph")
+    assert nodes[node].exec_properties["module_file"] == "/base/module.py"
+
+
+@pytest.mark.parametrize(
+    ("node", "expand_to", "cycle"), [("MorphTrainer-1", 1.0, "1/2"), ("MorphTrainer-2", 0.5, "2/2")]
+)
+def test_a_search_gets_its_goal_and_its_length(nodes, node, expand_to, cycle):
+    properties = nodes[node].exec_properties
+    assert (properties["cost"], properties["target"], properties["gate"]) == ("flops", 0.35, "auto")
+    assert properties["expand_to"] == expand_to
+    assert properties.get("budget") is None
+    assert json_utils.loads(properties["custom_config"]) == {
+        "epochs": 3,
+        "batch_size": 64,
+        "hparams": {"widths": [8, 16]},
+        "cycle": cycle,
+    }
+
+
+def test_steps_are_handed_over_as_train_args(nodes):
+    properties = nodes["Retrainer"].exec_properties
+    assert '"num_steps": 100' in str(properties["train_args"])
+    assert json_utils.loads(properties["custom_config"]) == {"batch_size": 16, "hparams": {"widths": [8, 16]}}
+
+
+def test_the_last_search_keeps_the_weights_that_the_retraining_starts_from():
+    warm = TEXT.replace("[1.0, 0.5]", "[1.0, null]")
+    warm = warm.replace("epochs: 3,", "epochs: 3, keep_weights: true,").replace("100,", "100, warm_start: true,")
+    nodes = nodes_of(warm)
+    flags = {
+        node: {"keep_weights", "warm_start"} & set(json_utils.loads(nodes[node].exec_properties["custom_config"]))
+        for node in ("MorphTrainer-1", "MorphTrainer-2", "Retrainer")
+    }
+    assert flags == {"MorphTrainer-1": set(), "MorphTrainer-2": {"keep_weights"}, "Retrainer": {"warm_start"}}
+
+
+def test_uniform_widths_have_the_multiples_and_floors_of_the_search():
+    lines = [line for line in TEXT.splitlines() if not line.startswith(("target", "expand_to"))]
+    given = "budgets: [0.25]\nchoose: {min_accuracy: 0.9}\nmultiple_of: 8\nmin_channels: {conv_1: 4}"
+    nodes = nodes_of("\n".join([*lines, given]))
+    for name in ("UniformWidths-uniform-25", "UniformWidths-seed", "MorphTrainer-25-1"):
+        properties = nodes[name].exec_properties
+        assert (properties["multiple_of"], properties["min_channels"]) == ("8", '{"conv_1": 4}')
+
+
+def test_the_model_is_evaluated_on_raw_examples_against_the_latest_other_blessed_one(nodes):
+    evaluator = nodes["Evaluator"]
+    assert source_of(evaluator.inputs["examples"]) == ("ImportExampleGen", "examples")
+    assert source_of(evaluator.inputs["model"]) == ("Retrainer", "model")
+    assert source_of(evaluator.inputs["baseline_model"]) == ("LatestBlessedModel", "model")
+    assert source_of(nodes["LatestBlessedModel"].raw_inputs["candidate"]) == ("Retrainer", "model")
+
+
+def test_only_a_blessed_model_is_pushed(nodes):
+    pusher = nodes["Pusher"]
+    assert source_of(pusher.inputs["model"]) == ("Retrainer", "model")
+    assert source_of(pusher.inputs["model_blessing"]) == ("Evaluator", "blessing")
+    assert "/base/pushed" in pusher.exec_properties["push_destination"]
+
+
+def test_without_a_baseline_there_is_no_resolver():
+    nodes = nodes_of(baseline=None)
+    assert "LatestBlessedModel" not in nodes
+    assert "baseline_model" not in nodes["Evaluator"].inputs
+    assert "change_threshold" in nodes_of()["Evaluator"].exec_properties["eval_config"]
+    assert "change_threshold" not in nodes["Evaluator"].exec_properties["eval_config"]
+
+
+def test_a_named_baseline_is_imported():
+    nodes = nodes_of(baseline="gs://bucket/serving/1")
+    assert source_of(nodes["Evaluator"].inputs["baseline_model"]) == ("BaselineModel", "result")
+    assert nodes["BaselineModel"].exec_properties["artifact_uri"] == "gs://bucket/serving/1"
+
+
+def test_csv_is_read_by_its_own_example_gen_and_split_by_hash():
+    data = "data: {format: csv, path: data, eval_fraction: 0.25}"
+    lines = [data if line.startswith("data:") else line for line in TEXT.splitlines()]
+    nodes = nodes_of("\n".join(lines))
+    properties = nodes["CsvExampleGen"].exec_properties
+    assert properties["input_base"] == "/base/data"
+    assert '"hash_buckets": 750' in properties["output_config"]
+    assert '"hash_buckets": 250' in properties["output_config"]
+
+
+def test_the_pipeline_caches_and_keeps_its_metadata_where_the_configuration_says():
+    with without_wheels():
+        pipeline = morph_pipeline(parse_config(TEXT, "config.yaml", "/base"), baseline=LATEST_BLESSED)
+    assert pipeline.enable_cache
+    assert pipeline.pipeline_info.pipeline_root == "/base/pipeline_root"
+    assert pipeline.metadata_connection_config.sqlite.filename_uri == "/base/metadata.sqlite"
+    assert pipeline.beam_pipeline_args == ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "bound", "change", "direction"),
+    [
+        ({"lower_bound": 0.9, "max_drop": 0.02}, ("lower_bound", 0.9), -0.02, "HIGHER_IS_BETTER"),
+        ({"metric": "MeanSquaredError", "upper_bound": 4, "max_drop": 0.1}, ("upper_bound", 4), 0.1, "LOWER_IS_BETTER"),
+    ],
+)
+def test_the_bounds_go_the_way_in_which_the_metric_is_better(evaluate, bound, change, direction):
+    config = eval_config(EvaluateConfig(**evaluate), "digit", compare=True)
+    [model_spec] = config.model_specs
+    assert (model_spec.label_key, model_spec.prediction_key) == ("digit", "outputs")
+    assert model_spec.signature_name == "serving_default"
+    threshold = config.metrics_specs[0].metrics[0].threshold
+    assert getattr(threshold.value_threshold, bound[0]).value == bound[1]
+    assert threshold.change_threshold.absolute.value == pytest.approx(change)
+    assert threshold.change_threshold.direction == getattr(tfma.MetricDirection, direction)
+    alone = eval_config(EvaluateConfig(**evaluate), "digit", compare=False).metrics_specs[0].metrics[0].threshold
+    assert not alone.HasField("change_threshold")
