@@ -531,6 +531,8 @@ def test_a_schedule_of_somebody_else_is_left_alone(server, job):
 def test_a_server_that_knows_no_filter_does_not_make_us_take_another_for_ours(server, job, monkeypatch):
     api = connect(server)
     schedule.put_schedule(api, "other", settings(api, job))
-    monkeypatch.setattr(server_module.json, "loads", lambda text: {} if "predicates" in str(text) else yaml.safe_load(text))
+    monkeypatch.setattr(
+        server_module.json, "loads", lambda text: {} if "predicates" in str(text) else yaml.safe_load(text)
+    )
     schedule.put_schedule(api, "digits", settings(api, job, cron="0 0 4 * * *"))
     assert len(schedules_of(server)) == len(schedules_of(server, "other")) == 1
