@@ -6,14 +6,17 @@ from .cost.costs import COSTS, Cost, cost_of, latency
 from .cost.devices import DEVICES, Device
 from .errors import MorphError
 from .network import flows
-from .network.graph import ChannelGraph, Group
+from .network.channels import Group
+from .network.graph import ChannelGraph
 from .network.rules import Rule, register_rule
 from .search.gates import GATES
 from .search.search import StructureSearch
 from .structure.batch_statistics import recalibrate
+from .structure.chain import chain
+from .structure.describe import describe
 from .structure.expand import expand, uniform
 from .structure.rebuild import compile_arguments, masked, rebuild, verify
-from .structure.structure import Structure, chain, describe
+from .structure.structure import Structure
 
 __all__ = [
     "COSTS",

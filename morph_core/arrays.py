@@ -1,4 +1,4 @@
-"""Keras tensors as NumPy arrays, for the parts that look at a network from outside the training step."""
+"""Values and weights of Keras, for the parts that look at a network from outside the training step."""
 
 from __future__ import annotations
 
@@ -11,3 +11,11 @@ from keras import ops
 def as_numpy(tensor: Any) -> np.ndarray:
     """The values of a tensor or variable of any backend."""
     return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def weight_of(layer: Any, path: str) -> Any:
+    """A layer's weight by the path of its attribute, as in "cell.kernel" or "weights.0"; None when there is none."""
+    found: Any = layer
+    for name in path.split("."):
+        found = found[int(name)] if name.isdigit() else getattr(found, name, None)
+    return found

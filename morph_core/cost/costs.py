@@ -17,87 +17,14 @@ import difflib
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..arrays import weight_of
 from ..errors import MorphError
-from ..network.gating import weight_of
-from ..network.rules import Rule
+from .calls import CallWidths
 from .devices import DEVICES, Device, find_device
-
-if TYPE_CHECKING:
-    from ..network.graph import ChannelGraph
-    from ..network.topology import Topology
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CallWidths:
-    """One layer call, and how wide it is.
-
-    Attributes:
-        name, kind: of the layer.
-        layer: the seed's Keras layer: its configuration counts, its own width does not.
-        rule: its row in the table of rules.
-        input_shapes, output_shape: in the seed, batch first.
-        axes: the number of channels on each named axis ("in", "out", ...): floats or float arrays (networks,).
-        first: False when the same layer was called before, so that its weights are counted already.
-        reads: the numbers of the tensors it reads, without those that are gone.
-        makes: the numbers of the tensors it makes; none when it only passes its input on.
-        frees: of those, the ones that no later call reads and the model does not return.
-        tensor_sizes: -> elements of every tensor, by its number; see `elements`.
-    """
-
-    name: str
-    kind: str
-    layer: Any
-    rule: Rule
-    input_shapes: tuple[tuple[int | None, ...], ...]
-    output_shape: tuple[int | None, ...]
-    axes: dict[str, Any]
-    first: bool
-    reads: tuple[int, ...]
-    makes: tuple[int, ...]
-    frees: tuple[int, ...]
-    tensor_sizes: Callable[[], np.ndarray]
-
-    def elements(self, tensors: Iterable[int]) -> Any:
-        """Elements of some of the tensors that this call reads or makes, together, for one example."""
-        sizes = self.tensor_sizes()
-        total = functools.reduce(lambda total, number: total + sizes[number], tensors, 0.0)
-        if np.isnan(total).any():
-            raise MorphError(
-                f"Layer '{self.name}' ({self.kind}) has inputs of shapes {self.input_shapes} and an output of shape "
-                f"{self.output_shape}: with a size unknown, so are its activations. Give keras.Input a shape without "
-                "None, or use cost='params'."
-            )
-        return total
-
-    def weight_size(self, name: str) -> Any:
-        """Elements of a weight at these widths; 0 when the layer has no such weight."""
-        weight = weight_of(self.layer, name)
-        if weight is None:
-            return 0.0
-        follows = self.rule.weights[name]
-        size = 1.0
-        padded = (None,) * (len(weight.shape) - len(follows)) + tuple(follows)
-        for length, axis in zip(weight.shape, padded, strict=True):
-            size = size * (length if axis is None or axis not in self.axes else self.axes[axis])
-        return size
-
-    def positions(self, side: str) -> int:
-        """How often a kernel is applied for one example: the places of its "input", "last input" or "output"."""
-        shape = {"input": self.input_shapes[:1], "last input": self.input_shapes[-1:]}.get(side, (self.output_shape,))[
-            0
-        ]
-        first = getattr(self.layer, "data_format", None) == "channels_first"
-        places = shape[2:] if first else shape[1:-1]
-        if None in places:
-            raise MorphError(
-                f"Layer '{self.name}' ({self.kind}) has an {side} of unknown size {shape}, so its FLOPs are unknown. "
-                "Give keras.Input a shape without None, or use cost='params'."
-            )
-        return math.prod(size or 1 for size in places)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,46 +193,3 @@ def written(value: float) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
-
-
-def total_cost(graph: ChannelGraph, cost: Cost, widths: np.ndarray, left: Topology | None = None) -> float:
-    """The cost of a network.
-
-    Args:
-        graph: of the seed.
-        cost: what to count.
-        widths: float array (groups,), channels left in each group.
-        left: what is still there; everything by default.
-    """
-    return float(total_costs(graph, [cost], widths, left)[0, 0])
-
-
-def total_costs(
-    graph: ChannelGraph, costs: Sequence[Cost], widths: np.ndarray, left: Topology | None = None
-) -> np.ndarray:
-    """Several costs of several networks at once: float array (costs, networks).
-
-    Args:
-        graph: of the seed.
-        costs: what to count.
-        widths: float array (groups,) or (networks, groups).
-        left: what is still there, in all of them; everything by default.
-    """
-    networks = np.atleast_2d(np.asarray(widths, dtype=float))
-    totals = np.empty((len(costs), len(networks)))
-    # One network is counted with plain numbers, which a user's own cost may rely on.
-    together = graph.call_widths(networks[0] if len(networks) == 1 else networks, left)
-    for row, cost in enumerate(costs):
-        if len(networks) == 1 or cost.of_call is not None or cost.takes_arrays:
-            totals[row] = np.asarray(cost.total(together))
-        else:
-            totals[row] = [float(np.asarray(cost.total(graph.call_widths(one, left)))) for one in networks]
-    return totals
-
-
-def marginal_costs(graph: ChannelGraph, cost: Cost, widths: np.ndarray, left: Topology | None = None) -> np.ndarray:
-    """What one more channel of each group costs at these widths: float array (groups,)."""
-    widths = np.asarray(widths, dtype=float)
-    half = 0.5 * np.eye(len(widths))
-    (totals,) = total_costs(graph, [cost], np.concatenate([widths + half, widths - half]), left)
-    return totals[: len(widths)] - totals[len(widths) :]

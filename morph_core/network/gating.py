@@ -13,14 +13,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 from keras import ops
 
-if TYPE_CHECKING:
-    from .graph import ChannelGraph
-
+from ..arrays import weight_of
+from .channels import Channels
 
 # Examples in a batch, for the choice of what to multiply, where a batch does not tell.
 _BATCH = 32
@@ -45,23 +44,23 @@ INPUT_AXES = frozenset({"in", "in_per_group"})
 """The axes that `Rule.gates` names for kernels that are linear in the layer's first input."""
 
 
-def gated_call(graph: ChannelGraph, index: int, gated: Gated, args: tuple, kwargs: dict, cheapest: bool = False) -> Any:
+def gated_call(channels: Channels, index: int, gated: Gated, args: tuple, kwargs: dict, cheapest: bool = False) -> Any:
     """Call layer `index` of a network with its channels' gates.
 
     Args:
-        graph: of the network.
+        channels: of the network.
         index: of the call.
         gated: what the gates make of it (see `placement`).
         args, kwargs: for the layer.
         cheapest: multiply the input where it is smaller than the kernel; always the kernel otherwise.
     """
-    layer: Any = graph.trace.calls[index].layer
-    rule, axes = graph.rules[index], graph.axes[index]
+    layer: Any = channels.trace.calls[index].layer
+    rule, axes = channels.rules[index], channels.axes[index]
     if STATISTICS in gated.factors and rule.masked is not None:
         return rule.masked(layer, gated.factors[STATISTICS], *args, **kwargs)
     if not gated.factors and not gated.values:
         return layer(*args, **kwargs)
-    if gated.factors and set(gated_axes(graph, index).values()) <= INPUT_AXES:
+    if gated.factors and set(gated_axes(channels, index).values()) <= INPUT_AXES:
         # Losses that a layer adds are lost in a stateless scope: multiply the input instead.
         if layer.activity_regularizer is not None or (cheapest and _is_smaller(args, layer, gated.factors)):
             factors = next(iter(gated.factors.values()))
@@ -82,10 +81,12 @@ def gated_call(graph: ChannelGraph, index: int, gated: Gated, args: tuple, kwarg
     return outputs
 
 
-def gated_axes(graph: ChannelGraph, index: int) -> dict[str, str]:
+def gated_axes(channels: Channels, index: int) -> dict[str, str]:
     """For each kernel of a call that mixes channels, the axis of those that have gates."""
-    axes = graph.axes[index]
-    return {path: axis for path, axis in graph.rules[index].gates.items() if axis in axes and (axes[axis] >= 0).any()}
+    axes = channels.axes[index]
+    return {
+        path: axis for path, axis in channels.rules[index].gates.items() if axis in axes and (axes[axis] >= 0).any()
+    }
 
 
 def _is_smaller(args: tuple, layer: Any, kernels: Iterable[str]) -> bool:
@@ -118,63 +119,6 @@ def without_dead(call: Any, live: Mapping[int, Any], args: tuple) -> tuple:
         return tensor * flag + (1 - flag) if call.kind == "Multiply" else tensor * flag
 
     return keras.tree.map_structure(choose, call.args, args)
-
-
-def weight_of(layer: Any, path: str) -> Any:
-    """A layer's weight by the path of its attribute, as in "cell.kernel" or "weights.0"; None when there is none."""
-    found: Any = layer
-    for name in path.split("."):
-        found = found[int(name)] if name.isdigit() else getattr(found, name, None)
-    return found
-
-
-def masked_layer_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
-    """LayerNormalization over the open channels of the last axis."""
-    x, weights = _as_float32(inputs), _as_float32(factors)
-    total = ops.maximum(ops.sum(weights), 1e-6)
-    mean = ops.sum(x * weights, axis=-1, keepdims=True) / total
-    variance = ops.sum(ops.square(x - mean) * weights, axis=-1, keepdims=True) / total
-    return _scaled(layer, (x - mean) * ops.rsqrt(variance + layer.epsilon), inputs)
-
-
-def masked_rms_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
-    """RMSNormalization over the open channels of the last axis."""
-    x, weights = _as_float32(inputs), _as_float32(factors)
-    square = ops.sum(ops.square(x) * weights, axis=-1, keepdims=True) / ops.maximum(ops.sum(weights), 1e-6)
-    return ops.cast(x * ops.rsqrt(square + layer.epsilon) * ops.cast(layer.scale, x.dtype), inputs.dtype)
-
-
-def masked_group_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
-    """GroupNormalization over the open channels of each group, on the last axis."""
-    x, weights = _as_float32(inputs), _as_float32(factors)
-    shape = list(ops.shape(x))
-    per_group = shape[-1] // layer.groups
-    grouped = ops.reshape(x, [-1, *shape[1:-1], layer.groups, per_group])
-    weights = ops.reshape(weights, [layer.groups, per_group])
-    axes = [*range(1, len(shape) - 1), len(shape)]
-    positions = ops.cast(ops.prod(ops.convert_to_tensor(shape[1:-1])) if len(shape) > 2 else 1, x.dtype)
-    total = ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-6) * positions
-    mean = ops.sum(grouped * weights, axis=axes, keepdims=True) / total
-    variance = ops.sum(ops.square(grouped - mean) * weights, axis=axes, keepdims=True) / total
-    normal = ops.reshape((grouped - mean) * ops.rsqrt(variance + layer.epsilon), [-1, *shape[1:]])
-    return _scaled(layer, normal, inputs)
-
-
-def masked_unit_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
-    """UnitNormalization of the open channels."""
-    return layer(inputs * ops.cast(factors, inputs.dtype))
-
-
-def _scaled(layer: Any, normal: Any, inputs: Any) -> Any:
-    if layer.scale:
-        normal = normal * ops.cast(layer.gamma, normal.dtype)
-    if layer.center:
-        normal = normal + ops.cast(layer.beta, normal.dtype)
-    return ops.cast(normal, inputs.dtype)
-
-
-def _as_float32(tensor: Any) -> Any:
-    return ops.cast(tensor, "float32")
 
 
 def _gate_channels(tensor: Any, factors: Any, layer: Any) -> Any:

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from .gating import INPUT_AXES, STATISTICS, Gated, gated_axes, weight_of
+from ..arrays import weight_of
+from .gating import INPUT_AXES, STATISTICS, Gated, gated_axes
 from .graph import ChannelGraph
 
 

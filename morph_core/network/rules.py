@@ -16,7 +16,7 @@ import keras
 from keras import layers
 
 from ..errors import MorphError
-from . import flows, gating, resize
+from . import flows, masking, resize
 from .flows import Flow, Labelled
 from .probe import probe
 from .trace import Call, Ref
@@ -256,22 +256,22 @@ RULES: dict[type, Rule] = {
     **_rows(Rule(flows.embed, widths={"output_dim": "out"}, weights={"embeddings": (None, "out")}), "Embedding"),
     **_rows(Rule(flows.normalize, weights=_AFFINE), "BatchNormalization"),
     **_rows(
-        Rule(flows.normalize_last, weights=_AFFINE, masked=gating.masked_layer_normalization), "LayerNormalization"
+        Rule(flows.normalize_last, weights=_AFFINE, masked=masking.masked_layer_normalization), "LayerNormalization"
     ),
     **_rows(
-        Rule(flows.normalize_last, weights=_per_channel("scale"), masked=gating.masked_rms_normalization),
+        Rule(flows.normalize_last, weights=_per_channel("scale"), masked=masking.masked_rms_normalization),
         "RMSNormalization",
     ),
     **_rows(
         Rule(
             flows.normalize_groups,
             weights=_AFFINE,
-            masked=gating.masked_group_normalization,
+            masked=masking.masked_group_normalization,
             resize=resize.one_group_a_channel,
         ),
         "GroupNormalization",
     ),
-    **_rows(Rule(flows.normalize_last, masked=gating.masked_unit_normalization), "UnitNormalization"),
+    **_rows(Rule(flows.normalize_last, masked=masking.masked_unit_normalization), "UnitNormalization"),
     **_rows(Rule(flows.normalize_data), "Normalization"),
     **_rows(Rule(flows.compare), "Masking"),
     **_rows(Rule(flows.activate, scales=_is_homogeneous_activation), "Activation"),

@@ -9,14 +9,11 @@ an Inception tower, and the squeeze-and-excite branch of a block.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import MorphError
-
-if TYPE_CHECKING:
-    from .graph import ChannelGraph
+from .channels import Channels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +31,7 @@ class Topology:
     groups: np.ndarray
 
 
-def survivors(graph: ChannelGraph, open_groups: np.ndarray) -> Topology:
+def survivors(channels: Channels, open_groups: np.ndarray) -> Topology:
     """What is left when only `open_groups` (bool array (groups,)) have channels.
 
     Raises:
@@ -42,9 +39,9 @@ def survivors(graph: ChannelGraph, open_groups: np.ndarray) -> Topology:
     """
     open_groups = np.array(open_groups, dtype=bool)
     while True:
-        calls, tensors = _spread(graph, open_groups)
+        calls, tensors = _spread(channels, open_groups)
         still = open_groups.copy()
-        for index, group in enumerate(graph.groups):
+        for index, group in enumerate(channels.groups):
             if still[index] and not (_any(calls, group.makers) and _any(calls, group.readers)):
                 still[index] = False
         if (still == open_groups).all():
@@ -52,34 +49,36 @@ def survivors(graph: ChannelGraph, open_groups: np.ndarray) -> Topology:
         open_groups = still
 
 
-def removable_inputs(graph: ChannelGraph) -> dict[int, tuple[int, ...]]:
+def removable_inputs(channels: Channels) -> dict[int, tuple[int, ...]]:
     """For each call where branches meet, those of its inputs that some structure leaves out, by tensor number.
 
     A tensor counts when it would be dead without any channels, and when the model's output survives its death.
     """
-    nothing = _flow_down(graph, ~graph.prunable)
+    nothing = _flow_down(channels, ~channels.prunable)
     found = {}
-    for index, call in enumerate(graph.trace.calls):
-        if graph.rules[index].joins not in ("merge", "first") or len(set(call.inputs)) < 2:
+    for index, call in enumerate(channels.trace.calls):
+        if channels.rules[index].joins not in ("merge", "first") or len(set(call.inputs)) < 2:
             continue
         numbers = [number for number in dict.fromkeys(call.inputs) if not nothing[number]]
-        numbers = [number for number in numbers if _flow_down(graph, None, number)[list(graph.trace.outputs)].all()]
+        numbers = [
+            number for number in numbers if _flow_down(channels, None, number)[list(channels.trace.outputs)].all()
+        ]
         if numbers:
             found[index] = tuple(numbers)
     return found
 
 
-def _flow_down(graph: ChannelGraph, open_groups: np.ndarray | None, dead: int | None = None) -> np.ndarray:
+def _flow_down(channels: Channels, open_groups: np.ndarray | None, dead: int | None = None) -> np.ndarray:
     """Which tensors are live, bool array (tensors,), without these groups' channels and without one tensor."""
-    trace = graph.trace
-    open_groups = np.ones(len(graph.groups), dtype=bool) if open_groups is None else open_groups
+    trace = channels.trace
+    open_groups = np.ones(len(channels.groups), dtype=bool) if open_groups is None else open_groups
     live = np.zeros(len(trace.shapes), dtype=bool)
     live[list(trace.inputs)] = True
     for index, call in enumerate(trace.calls):
         kept = live[list(call.inputs)]
-        passes = kept.any() if graph.rules[index].joins else kept.all()
+        passes = kept.any() if channels.rules[index].joins else kept.all()
         if passes or not len(kept):
-            live[list(call.outputs)] = graph.outputs_made(index, open_groups)
+            live[list(call.outputs)] = channels.outputs_made(index, open_groups)
         if dead is not None and dead in call.outputs:
             live[dead] = False
     return live
@@ -89,9 +88,9 @@ def _any(calls: np.ndarray, indices: tuple[int, ...]) -> bool:
     return not indices or bool(calls[list(indices)].any())
 
 
-def _spread(graph: ChannelGraph, open_groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _spread(channels: Channels, open_groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One pass down for what is dead, one pass up for what nobody reads."""
-    trace = graph.trace
+    trace = channels.trace
     live = np.zeros(len(trace.shapes), dtype=bool)
     live[list(trace.inputs)] = True
     alive = np.zeros(len(trace.calls), dtype=bool)
@@ -99,12 +98,12 @@ def _spread(graph: ChannelGraph, open_groups: np.ndarray) -> tuple[np.ndarray, n
         kept = [bool(live[number]) for number in call.inputs]
         if any(kept) or not kept:
             if not all(kept):
-                _check_join(graph, index, kept)
-            live[list(call.outputs)] = graph.outputs_made(index, open_groups)
+                _check_join(channels, index, kept)
+            live[list(call.outputs)] = channels.outputs_made(index, open_groups)
             alive[index] = live[list(call.outputs)].any()
     for number in trace.outputs:
         if not live[number]:
-            raise MorphError(_dead_output(graph, open_groups))
+            raise MorphError(_dead_output(channels, open_groups))
     needed = np.zeros(len(trace.shapes), dtype=bool)
     needed[list(trace.outputs)] = True
     for index in range(len(trace.calls) - 1, -1, -1):
@@ -115,11 +114,11 @@ def _spread(graph: ChannelGraph, open_groups: np.ndarray) -> tuple[np.ndarray, n
     return alive, live & needed
 
 
-def _check_join(graph: ChannelGraph, index: int, kept: list[bool]) -> None:
+def _check_join(channels: Channels, index: int, kept: list[bool]) -> None:
     """Raise unless call `index` can do with the inputs that are left."""
-    call, shapes = graph.trace.calls[index], graph.trace.shapes
+    call, shapes = channels.trace.calls[index], channels.trace.shapes
     left = [shapes[number] for number, is_kept in zip(call.inputs, kept, strict=True) if is_kept]
-    joins = graph.rules[index].joins
+    joins = channels.rules[index].joins
     passes = len(left) == 1 and left[0] == shapes[call.outputs[0]]
     if (
         joins == "append"
@@ -133,8 +132,8 @@ def _check_join(graph: ChannelGraph, index: int, kept: list[bool]) -> None:
     )
 
 
-def _dead_output(graph: ChannelGraph, open_groups: np.ndarray) -> str:
-    closed = [group.name for group, is_open in zip(graph.groups, open_groups, strict=True) if not is_open]
+def _dead_output(channels: Channels, open_groups: np.ndarray) -> str:
+    closed = [group.name for group, is_open in zip(channels.groups, open_groups, strict=True) if not is_open]
     shown = ", ".join(f"'{name}'" for name in closed[:5]) + (", ..." if len(closed) > 5 else "")
     return (
         f"Without the channels of {shown} nothing reaches the model's output. "

@@ -3,6 +3,7 @@
 In: a `Structure`, or several of them with their accuracies (`frontier`). Out: one HTML page, and SVG files.
 """
 
-from .page import html, pictures
+from .figures import pictures
+from .page import html
 
 __all__ = ["html", "pictures"]

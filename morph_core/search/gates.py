@@ -17,9 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..arrays import as_numpy
+from ..arrays import as_numpy, weight_of
 from ..errors import MorphError
-from ..network.gating import weight_of
 from ..network.graph import ChannelGraph
 from .optimizer import SquaredGradients
 

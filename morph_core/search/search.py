@@ -9,7 +9,6 @@ snapped to the budget and the rest of the training adapts the weights to it.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +17,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..arrays import as_numpy
 from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
 from ..network.gating import gated_call, without_dead
@@ -26,18 +24,19 @@ from ..network.graph import ChannelGraph
 from ..network.placement import Placement
 from ..network.topology import Topology, removable_inputs
 from ..network.trace import pack_outputs, standardize_inputs, takes_training
-from ..structure.budget import Amounts, Budget, Limit, budget_of
-from ..structure.choices import DEFAULT_FLOOR, Choices, Counts, choices_of
+from ..structure.budget import Amounts
+from ..structure.choices import Counts
+from ..structure.describe import describe
 from ..structure.rebuild import replay
-from ..structure.snap import check_feasible, room, round_up, smallest_used, snap
-from ..structure.structure import Structure, describe
+from ..structure.snap import room
+from ..structure.structure import Structure
 from .checkpoint import Storage, arguments_of_fit, callback_list, distribution_scope, fit_with_checkpoints
-from .controller import FREEZE, Controller
-from .gates import check_gate, choose_gate, gate_for
+from .looks import Looks
+from .memory import Memory, as_json, take_up
 from .optimizer import split_between, users_optimizer
-from .steering import Steering
+from .plan import plan_of
+from .steering import Steering, Switches
 
-_LONGEST_TRAJECTORY = 2000
 # The entry of a weights file that holds what is no weight.
 _MEMORY = "memory"
 
@@ -104,55 +103,29 @@ class StructureSearch(keras.Model):
             super().__init__(name=f"search_{getattr(model, 'name', 'model')}", dtype="float32", autocast=False)
         self._arguments = arguments
         self.graph = ChannelGraph.from_model(model)
-        self._budget = _checked_budget(self.graph, cost, target, budget, strength)
-        check_gate(gate)
-        self._settings: dict[str, Any] = {"gate": gate}
-        if gate == "auto":
-            gate, reason = choose_gate(self.graph, steered=target is not None or budget is not None)
-            self._settings = {"gate": gate, "gate_reason": reason}
-        self._gate = gate_for(gate, self.graph)
-        self._strength = strength
-        self._controller = None
-        if target is not None or budget is not None:
-            self._choices, floor = _choices_within(self._budget, self._gate.learns, multiple_of, min_channels)
-            if min_channels is None:
-                self._settings["floor"] = floor
-            check_feasible(self._budget, self._gate.learns, self._choices)
-            # A strength prices a unit of cost, the controller's price is that of a unit of its logarithm.
-            start = np.clip((strength or 0.0) * self._budget.seed, 0.0, self._gate.highest_price)
-            self._controller = Controller(self._budget.shares, self._gate.highest_price, start)
-            if strength is not None:
-                self._settings["starting_strength"] = float(strength)
-        else:
-            self._choices = choices_of(self.graph, multiple_of, min_channels, floor=0.0)
-            if not self._gate.takes_strength:
-                raise MorphError(
-                    f"gate='{gate}' charges nothing in the loss, so it takes a target or a budget, no strength alone."
-                )
-        for name, counts in (("multiple_of", multiple_of), ("min_channels", min_channels)):
-            if counts is not None and counts != 1:
-                self._settings[name] = dict(counts) if isinstance(counts, Mapping) else counts
-        count = len(self.graph.group_of)
+        plan = plan_of(self.graph, cost, target, budget, strength, gate, multiple_of, min_channels)
+        self._plan, self._gate = plan, plan.gate
         self.seed = model
-        self._price = self._state("channel_prices", (count,), "zeros")
-        self._mask = self._state("channels_kept", (count,), "ones")
-        self._frozen = self._state("structure_is_frozen", (), "zeros")
         self._placement = Placement(self.graph, at_scales=True)
         self._removable = removable_inputs(self.graph)
-        self._dying = sorted({number for numbers in self._removable.values() for number in numbers})
-        self._branches = self._state("branches_kept", (len(self._dying),), "ones")
+        dying = sorted({number for numbers in self._removable.values() for number in numbers})
+        count = len(self.graph.group_of)
+        self._switches = Switches(
+            prices=self._state("channel_prices", (count,), "zeros"),
+            kept=self._state("channels_kept", (count,), "ones"),
+            frozen=self._state("structure_is_frozen", (), "zeros"),
+            branches=self._state("branches_kept", (len(dying),), "ones"),
+            dying=tuple(dying),
+        )
         with distribution_scope(model):
             self._gate.build(self)
+        self._memory = Memory()
+        self._steering = Steering(self.graph, plan, self._switches, self._memory)
         self._everything = Topology(
             np.ones(len(self.graph.trace.calls), dtype=bool),
             np.ones(len(self.graph.trace.shapes), dtype=bool),
             np.ones(len(self.graph.groups), dtype=bool),
         )
-        self._trajectory: list[dict[str, Any]] = []
-        self._steps_seen = 0
-        # What the last look saw, and the steps of an epoch, once they are known.
-        self._seen: dict[str, float] = {}
-        self._epoch_length: int | None = None
         self.built = True
 
     def _state(self, name: str, shape: tuple[int, ...], initializer: str) -> Any:
@@ -163,8 +136,9 @@ class StructureSearch(keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         gated = self._placement.gated(self._gates(bool(training)))
-        kept = ops.unstack(ops.convert_to_tensor(self._branches), len(self._dying)) if self._dying else []
-        live = dict(zip(self._dying, kept, strict=True))
+        dying = self._switches.dying
+        kept = ops.unstack(ops.convert_to_tensor(self._switches.branches), len(dying)) if dying else []
+        live = dict(zip(dying, kept, strict=True))
 
         def call_layer(index: int, call: Any, args: tuple, kwargs: dict) -> Any:
             if index in self._removable:
@@ -179,10 +153,11 @@ class StructureSearch(keras.Model):
 
     def _gates(self, training: bool) -> Any:
         """What channels are multiplied by: the gate's sample while it learns, 0 or 1 once it is decided."""
-        mask = ops.convert_to_tensor(self._mask)
+        mask = ops.convert_to_tensor(self._switches.kept)
         if not training:
             return mask
-        return self._frozen * mask + (1.0 - self._frozen) * self._gate.sample(mask)
+        frozen = self._switches.frozen
+        return frozen * mask + (1.0 - frozen) * self._gate.sample(mask)
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -199,8 +174,8 @@ class StructureSearch(keras.Model):
         Under a budget its value is 0 and only its gradient counts, since the price comes and goes with the schedule:
         the loss that is reported stays that of the task. With a fixed strength it is the paper's regulariser.
         """
-        charge = ops.sum(self._price * self._gate.charged())
-        return charge if self._controller is None else charge - ops.stop_gradient(charge)
+        charge = ops.sum(self._switches.prices * self._gate.charged())
+        return charge if self._plan.controller is None else charge - ops.stop_gradient(charge)
 
     def compile(self, optimizer: Any = "rmsprop", *args: Any, auto_scale_loss: bool = True, **kwargs: Any) -> None:
         """As `keras.Model.compile`; the gate keeps an optimizer of its own."""
@@ -227,12 +202,19 @@ class StructureSearch(keras.Model):
             MorphError: training has diverged; the checkpoints are those of another search, or all damaged.
         """
         arguments = arguments_of_fit(super().fit, args, kwargs)
-        arguments["callbacks"] = [Steering(self), *callback_list(arguments.get("callbacks"))]
-        self._seen, self._epoch_length = {}, None
+        looks = Looks(self._memory, self.update, self._gate.begin, self._preface())
+        arguments["callbacks"] = [looks, *callback_list(arguments.get("callbacks"))]
+        self._memory.seen, self._memory.epoch_length = {}, None
         if checkpoint is None:
             return super().fit(**arguments)
-        identity = {"network": self.graph.fingerprint, "goal": self._budget.goal, **self._settings}
+        identity = {"network": self.graph.fingerprint, "goal": self._plan.budget.goal, **self._plan.settings}
         return fit_with_checkpoints(self, arguments, checkpoint, identity, super().fit, self)
+
+    def _preface(self) -> list[str]:
+        """What to say before training: which gate was chosen, and what stays whole."""
+        settings = self._plan.settings
+        chosen = [f"gate: {settings['gate']} ({settings['gate_reason']})"] if "gate_reason" in settings else []
+        return chosen + [f"kept whole: {name}: {reason}" for name, reason in self.fixed().items()]
 
     @property
     def output_names(self) -> list[str]:
@@ -252,23 +234,11 @@ class StructureSearch(keras.Model):
 
     def memory(self) -> dict[str, Any]:
         """What the search knows and that is no variable: the controller, the gate's units, the trajectory, as JSON."""
-        return {
-            "controller": None if self._controller is None else _plain(vars(self._controller)),
-            "gate": _plain({name: getattr(self._gate, name) for name in self._gate.remembered}),
-            "trajectory": list(self._trajectory),
-            "steps": self._steps_seen,
-            "epoch_length": self._epoch_length,
-            "seen": dict(self._seen),
-        }
+        return as_json(self._memory, self._plan.controller, self._gate)
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Takes up what `memory` told, in this process or an earlier one, about a search of the same arguments."""
-        if self._controller is not None:
-            _take_up(self._controller, memory["controller"])
-        _take_up(self._gate, memory["gate"])
-        self._trajectory = [dict(row) for row in memory["trajectory"]]
-        self._steps_seen = int(memory["steps"])
-        self._epoch_length, self._seen = memory["epoch_length"], dict(memory["seen"])
+        take_up(memory, self._memory, self._plan.controller, self._gate)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras saves them with a whole model.
@@ -321,32 +291,7 @@ class StructureSearch(keras.Model):
             MorphError: training has diverged.
         """
         self._sync()
-        self._check_finite(step)
-        self._gate.anneal(progress)
-        if self._controller is not None and progress >= FREEZE and not self._is_frozen():
-            self._freeze()
-        if self._is_frozen():
-            alive = as_numpy(self._mask) > 0.5
-            costs = self._costs_of(alive.astype(float))
-            self._assign_prices(np.zeros(len(self.graph.group_of)))
-        else:
-            alive = self._open_now(progress)
-            costs = self._charge(progress, alive)
-        due = None if self._controller is None else self._controller.scheduled(progress)
-        binding = 0 if due is None else int(np.argmax(costs / due))
-        state = {
-            "cost": float(costs[binding]),
-            "target": None if due is None else float(due[binding]),
-            "alive": int(alive.sum()),
-        }
-        each, each_due = {}, {}
-        if due is not None and len(costs) > 1:
-            each = {f"cost_{name}": float(cost) for name, cost in zip(self._budget.names, costs, strict=True)}
-            each_due = {f"target_{name}": float(cost) for name, cost in zip(self._budget.names, due, strict=True)}
-        if len(self._trajectory) < _LONGEST_TRAJECTORY:
-            self._trajectory.append({"step": int(step), **state, **each, **each_due, "loss": loss})
-        self._seen = {name: value for name, value in (state | each).items() if value is not None}
-        return dict(self._seen)
+        return self._steering.look(progress, step, loss)
 
     def _sync(self) -> None:
         """Bring the variables up to date: under JAX, `fit` keeps their values to itself until somebody asks."""
@@ -354,115 +299,16 @@ class StructureSearch(keras.Model):
         if sync is not None:
             sync()
 
-    def _check_finite(self, step: int) -> None:
-        """Raise when training has diverged: numbers that are none would be ranked all the same."""
-        if not np.isfinite(self._gate.scores()).all():
-            raise MorphError(
-                f"The search diverged before step {step}: its gates are not numbers any more. Lower the learning rate, "
-                "clip gradients (clipnorm), or check the data for NaN."
-            )
-
-    def _open_now(self, progress: float) -> np.ndarray:
-        """Which channels are open: bool array (units,). A gate that closes early is held to the schedule here."""
-        if self._controller is None:
-            return self._learned(self._gate.alive(), True)
-        if not self._gate.closes_early:
-            return self._learned(self._gate.openness() > 0.5, True)
-        due = self._budget.at(self._controller.scheduled(progress))
-        kept = snap(due, self._gate.scores(), self._gate.learns, self._choices, trade=False)
-        self._keep(kept)
-        return kept
-
-    def _charge(self, progress: float, alive: np.ndarray) -> np.ndarray:
-        """Set the price of every channel; the costs it was set by, as fractions of the seed's: float array (costs,)."""
-        rounded = self._costs_of(alive.astype(float))
-        if self._controller is None:
-            prices = float(self._strength or 0) * self._budget.marginal(self._widths(alive))[0]
-            self._assign_prices(prices[self.graph.group_of])
-            return rounded
-        widths = self._widths(self._learned(self._gate.openness(), 1.0))
-        soft = self._budget.costs(widths)
-        measured = soft / self._budget.seed
-        if not self._gate.closes_early:
-            measured = self._controller.measured(progress, measured, rounded)
-        prices = self._controller.prices(progress, measured)
-        marginal = self._budget.marginal(widths) / soft[:, None]
-        due = self._budget.at(self._controller.scheduled(progress))
-        self._gate.marginal = (due.weights(rounded * due.seed) @ marginal)[self.graph.group_of]
-        self._assign_prices((prices @ marginal)[self.graph.group_of] / self._gate.unit)
-        return rounded if self._gate.closes_early else measured
-
-    def _assign_prices(self, prices: np.ndarray) -> None:
-        self._price.assign(np.where(self._gate.learns[self.graph.group_of], prices, 0.0).astype("float32"))
-
-    def _learned(self, values: np.ndarray, otherwise: Any) -> np.ndarray:
-        """Values of the channels that the gate decides on; `otherwise` for the rest, which stay."""
-        return np.where(self._gate.learns[self.graph.group_of], values, otherwise)
-
-    def _widths(self, openness: np.ndarray) -> np.ndarray:
-        return np.bincount(self.graph.group_of, openness, len(self.graph.groups))
-
-    def _costs_of(self, alive: np.ndarray) -> np.ndarray:
-        """The costs of the structure with these channels, as fractions of the seed's: float array (costs,).
-
-        They are those before dead branches go if nothing would be left.
-        """
-        widths = self._widths(alive)
-        try:
-            left = self.graph.survivors(widths > 0)
-        except MorphError:
-            left = None
-        return self._budget.costs(widths, left) / self._budget.seed
-
-    def _is_frozen(self) -> bool:
-        return bool(as_numpy(self._frozen) > 0.5)
-
-    def _freeze(self) -> None:
-        gates = self._gate.optimizer
-        if gates is not None and not (gates.built and int(as_numpy(gates.iterations))):
-            raise MorphError(
-                "The gates were not trained in a single step, so there is nothing to choose channels by. In a loop of "
-                "your own, apply gradients with search.optimizer (after search.compile) to search.trainable_variables; "
-                "in fit, with a LossScaleOptimizer, all gradients may have overflowed."
-            )
-        self._keep(self._snapped())
-        self._frozen.assign(1.0)
-
-    def _keep(self, units: np.ndarray) -> None:
-        """Close the gates of all other channels, and leave out the branches that die with them."""
-        left = self.graph.survivors(self._widths(units.astype(float)) > 0)
-        self._mask.assign((units & left.groups[self.graph.group_of]).astype("float32"))
-        self._branches.assign(left.tensors[self._dying].astype("float32"))
-
-    def _snapped(self) -> np.ndarray:
-        """The channels that fit the budget; with a fixed strength, those that the gate counts as alive."""
-        if self._controller is not None:
-            return snap(self._budget, self._gate.scores(), self._gate.learns, self._choices)
-        alive = self._learned(self._gate.alive(), True)
-        best = np.full(len(self.graph.groups), -1, dtype=np.int64)
-        scores = self._gate.scores()
-        for unit in np.argsort(scores, kind="stable"):
-            best[self.graph.group_of[unit]] = unit
-        # Reopen, one by one, the best channel of groups without which the output would be dead.
-        for group in np.argsort(-scores[best], kind="stable"):
-            try:
-                self.graph.survivors(self._widths(alive.astype(float)) > 0)
-            except MorphError:
-                alive[best[group]] = True
-                continue
-            break
-        return round_up(self.graph, alive, scores, self._gate.learns, self._choices)
-
     def structure(self) -> Structure:
         """What the search has learned so far.
 
         Raises:
             MorphError: nothing was trained yet.
         """
-        if not self._trajectory:
+        if not self._memory.trajectory:
             raise MorphError("The search has not seen any data yet: call fit first, then structure().")
         self._sync()
-        kept = as_numpy(self._mask) > 0.5 if self._is_frozen() else self._snapped()
+        kept = self._steering.kept()
         alive = {}
         for index, group in enumerate(self.graph.groups):
             if group.prunable:
@@ -472,95 +318,16 @@ class StructureSearch(keras.Model):
             self.graph,
             {name: len(channels) for name, channels in alive.items()},
             alive,
-            costs=[limit.cost for limit in self._budget.limits],
-            goal=self._budget.goal,
-            settings={**self._settings, "steps": self._steps_seen, "frozen": self.fixed()},
-            trajectory=list(self._trajectory),
+            costs=[limit.cost for limit in self._plan.budget.limits],
+            goal=self._plan.budget.goal,
+            settings={**self._plan.settings, "steps": self._memory.steps, "frozen": self.fixed()},
+            trajectory=list(self._memory.trajectory),
         )
-        if self._controller is not None:
-            found.settings["budget"] = room(self._budget, found.widths_in(self.graph), self._choices, self._gate.learns)
+        plan = self._plan
+        if plan.controller is not None:
+            found.settings["budget"] = room(plan.budget, found.widths_in(self.graph), plan.choices, plan.gate.learns)
         return found
 
     def fixed(self) -> dict[str, str]:
         """Why each group that this search leaves as it is stays so; outputs of the model are not listed."""
-        reasons = {}
-        for group, learns, widths in zip(self.graph.groups, self._gate.learns, self._choices.ladders, strict=True):
-            if group.prunable and learns and len(widths) == 1:
-                reasons[group.name] = "multiple_of and min_channels allow no fewer channels, unless its branch goes"
-            elif group.prunable and not learns:
-                reasons[group.name] = f"gate '{self._settings['gate']}' has nothing to learn there"
-            elif not group.prunable and group.readers:
-                reasons[group.name] = group.reason
-        return reasons
-
-
-def _checked_budget(
-    graph: ChannelGraph, cost: str | Callable | Cost, target: Any, budget: Any, strength: Any
-) -> Budget:
-    """What the structure may cost; with a fixed strength, what the seed costs."""
-    if target is not None and budget is not None:
-        raise MorphError(
-            f"Give at most one of target (fractions of the seed's cost) and budget (absolute); received "
-            f"target={target!r} and budget={budget!r}."
-        )
-    if strength is not None and (
-        isinstance(strength, bool)
-        or not isinstance(strength, (int, float))
-        or not math.isfinite(strength)
-        or strength <= 0
-    ):
-        raise MorphError(f"strength is {strength!r}; expected a positive number.")
-    if target is None and budget is None:
-        if strength is None:
-            raise MorphError(
-                "Give a target (a fraction of the seed's cost, such as target=0.5), a budget (absolute) or, for the "
-                "paper's fixed factor, a strength; received none of them."
-            )
-        counted = cost_of(cost)
-        amount = graph.cost(counted)
-        goal = {"cost": counted.name, "strength": float(strength)}
-        return Budget(graph, (Limit(counted, amount, amount),), goal)
-    found = budget_of(graph, cost, target=target, budget=budget)
-    for limit in found.limits:
-        if target is not None and limit.share > 1:
-            raise MorphError(
-                f"target is {limit.share:g}; expected a fraction of the seed's cost in (0, 1], such as 0.5. "
-                f"For an amount of {limit.cost.unit} use budget={limit.share:g}."
-            )
-    if all(limit.most > limit.seed for limit in found.limits):
-        asked = " and ".join(f"{limit.most:.6g} {limit.cost.unit}" for limit in found.limits)
-        costs = " and ".join(f"{limit.seed:.6g}" for limit in found.limits)
-        raise MorphError(
-            f"budget is {asked}, but the seed costs only {costs}: there is nothing to shrink. Ask for less, or widen "
-            "the seed."
-        )
-    return found
-
-
-def _choices_within(
-    budget: Budget, prunable: np.ndarray, multiple_of: Counts, min_channels: Counts | None
-) -> tuple[Choices, float]:
-    """The widths that groups may have, and the share of the seed's width that is their floor by default.
-
-    A floor that nobody asked for must not be what the structure is made of: it is halved until the smallest structure
-    takes at most half the budget, or no floor is above one channel.
-    """
-    floor = DEFAULT_FLOOR
-    while True:
-        choices = choices_of(budget.graph, multiple_of, min_channels, floor)
-        widest = np.ceil(budget.graph.seed_widths[prunable] * floor).max(initial=1)
-        if widest == 1 or smallest_used(budget, prunable, choices) <= 0.5:
-            return choices, floor
-        floor /= 2
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for name, value in values.items()
-    }
-
-
-def _take_up(target: Any, values: Mapping[str, Any]) -> None:
-    """Sets attributes to what `_plain` made of them."""
-    for name, value in values.items():
-        setattr(target, name, np.array(value) if isinstance(value, list) else value)
+        return self._steering.fixed()

@@ -1,90 +1,202 @@
-"""What a search does beside `fit`: a callback that looks at the cost every few steps and tells everyone what it saw.
+"""The schedule that a search steers by: what it decides every few steps, outside the training step.
 
-Progress is the share of the whole search that is over, counted in epochs and steps of the number that `fit` was asked
-for, so that it goes on where it was when a stopped search is continued at a later epoch.
+It looks at the cost, asks the controller for a price, and writes the price of each channel into one vector, which the
+training step multiplies with the gates. When most of the search is over, it snaps the structure to the budget and
+closes the gates of all other channels for good.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import Any
 
-import keras
+import numpy as np
 
-if TYPE_CHECKING:
-    from .search import StructureSearch
+from ..arrays import as_numpy
+from ..errors import MorphError
+from ..network.graph import ChannelGraph
+from ..structure.snap import round_up, snap
+from .controller import FREEZE
+from .memory import Memory
+from .plan import Plan
 
-# Steps between two looks at the cost; short searches look more often, so that there are enough of them to steer by.
-_LOOK_EVERY, _LOOKS_AT_LEAST = 10, 100
 
+@dataclasses.dataclass(frozen=True)
+class Switches:
+    """The variables by which decisions reach the training step: Keras variables, float32, none of them trained.
 
-class Steering(keras.callbacks.Callback):
-    """Lets the search look at its cost while `fit` runs, and puts what it sees into everyone's logs.
-
-    Args:
-        search: what is trained.
+    Attributes:
+        prices: what the loss is charged for each channel (units,).
+        kept: 1 for each channel whose gate is open, else 0 (units,).
+        frozen: 1 once the structure is decided, else 0 ().
+        branches: 1 for each tensor of `dying` that is there, else 0 (dying,).
+        dying: the numbers of the tensors that some structure leaves out, in the order of `branches`.
     """
 
-    def __init__(self, search: StructureSearch) -> None:
-        super().__init__()
-        self._search = search
+    prices: Any
+    kept: Any
+    frozen: Any
+    branches: Any
+    dying: tuple[int, ...]
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        params: dict[str, Any] = self.params or {}
-        self._epochs = max(params.get("epochs") or 1, 1)
-        self._learn_length(params.get("steps") or self._search._epoch_length)
-        if self._length is None and self._epochs == 1:
-            warnings.warn(
-                "The data do not tell their length and epochs=1, so the search cannot follow a schedule: it shrinks at "
-                "the very end only. Give fit steps_per_epoch=..., or more epochs.",
-                stacklevel=2,
-            )
-        if params.get("verbose"):
-            settings = self._search._settings
-            if "gate_reason" in settings:
-                print(f"gate: {settings['gate']} ({settings['gate_reason']})", flush=True)
-            for name, reason in self._search.fixed().items():
-                print(f"kept whole: {name}: {reason}", flush=True)
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._epoch, self._batch = epoch, 0
-        self._looked_at = self._step
+class Steering:
+    """Decides prices and, in the end, channels.
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        # With steps_per_execution, this is called once for several steps, the last time for more than there are.
-        reached = min(batch + 1, self._length or batch + 1)
-        taken, self._batch = reached - self._batch, reached
-        self._search._steps_seen += taken
-        length = self._length
-        every = _LOOK_EVERY
-        if length:
-            every = max(1, min(_LOOK_EVERY, length * self._epochs // _LOOKS_AT_LEAST))
-        if self._step // every > self._looked_at // every or not self._search._seen:
-            loss = (logs or {}).get("loss")
-            within = self._batch / length if length else 0.0
-            self._look((self._epoch + within) / self._epochs, None if loss is None else float(loss))
-        if logs is not None:
-            logs.update(self._search._seen)
+    Args:
+        graph: of the seed.
+        plan: what was asked for. Its controller and its gate change as the search goes on.
+        switches: by which decisions reach the training step.
+        memory: of what was seen.
+    """
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self._length is None:
-            self._learn_length(self._batch)
-        loss = (logs or {}).get("loss")
-        self._look((epoch + 1) / self._epochs, None if loss is None else float(loss))
-        if logs is not None:
-            logs.update(self._search._seen)
+    def __init__(self, graph: ChannelGraph, plan: Plan, switches: Switches, memory: Memory) -> None:
+        self._graph, self._switches, self._memory = graph, switches, memory
+        self._budget, self._choices = plan.budget, plan.choices
+        self._gate, self._controller = plan.gate, plan.controller
+        self._strength, self._settings = plan.strength, plan.settings
+
+    def look(self, progress: float, step: int, loss: float | None) -> dict[str, float]:
+        """Look at the cost and set prices; arguments, result and errors are those of `StructureSearch.update`."""
+        self._check_finite(step)
+        self._gate.anneal(progress)
+        if self._controller is not None and progress >= FREEZE and not self.is_frozen:
+            self._freeze()
+        if self.is_frozen:
+            alive = as_numpy(self._switches.kept) > 0.5
+            costs = self._costs_of(alive.astype(float))
+            self._assign_prices(np.zeros(len(self._graph.group_of)))
+        else:
+            alive = self._open_now(progress)
+            costs = self._charge(progress, alive)
+        due = None if self._controller is None else self._controller.scheduled(progress)
+        binding = 0 if due is None else int(np.argmax(costs / due))
+        state = {
+            "cost": float(costs[binding]),
+            "target": None if due is None else float(due[binding]),
+            "alive": int(alive.sum()),
+        }
+        each, each_due = {}, {}
+        if due is not None and len(costs) > 1:
+            each = {f"cost_{name}": float(cost) for name, cost in zip(self._budget.names, costs, strict=True)}
+            each_due = {f"target_{name}": float(cost) for name, cost in zip(self._budget.names, due, strict=True)}
+        self._memory.record({"step": int(step), **state, **each, **each_due, "loss": loss})
+        self._memory.seen = {name: value for name, value in (state | each).items() if value is not None}
+        return dict(self._memory.seen)
+
+    def kept(self) -> np.ndarray:
+        """The channels of the structure as it is now: bool array (units,)."""
+        return as_numpy(self._switches.kept) > 0.5 if self.is_frozen else self._snapped()
+
+    def fixed(self) -> dict[str, str]:
+        """Why each group that this search leaves as it is stays so; outputs of the model are not listed."""
+        reasons = {}
+        for group, learns, widths in zip(self._graph.groups, self._gate.learns, self._choices.ladders, strict=True):
+            if group.prunable and learns and len(widths) == 1:
+                reasons[group.name] = "multiple_of and min_channels allow no fewer channels, unless its branch goes"
+            elif group.prunable and not learns:
+                reasons[group.name] = f"gate '{self._settings['gate']}' has nothing to learn there"
+            elif not group.prunable and group.readers:
+                reasons[group.name] = group.reason
+        return reasons
 
     @property
-    def _step(self) -> int:
-        """Steps of the search so far; within the first epoch, when it is not known how long one is."""
-        return self._epoch * (self._length or 0) + self._batch
+    def is_frozen(self) -> bool:
+        """Whether the structure is decided."""
+        return bool(as_numpy(self._switches.frozen) > 0.5)
 
-    def _learn_length(self, steps: int | None) -> None:
-        self._length = self._search._epoch_length = steps or None
-        self._search._gate.begin(steps * self._epochs if steps else None)
+    def _freeze(self) -> None:
+        gates = self._gate.optimizer
+        if gates is not None and not (gates.built and int(as_numpy(gates.iterations))):
+            raise MorphError(
+                "The gates were not trained in a single step, so there is nothing to choose channels by. In a loop of "
+                "your own, apply gradients with search.optimizer (after search.compile) to search.trainable_variables; "
+                "in fit, with a LossScaleOptimizer, all gradients may have overflowed."
+            )
+        self.keep(self._snapped())
+        self._switches.frozen.assign(1.0)
 
-    def _look(self, progress: float, loss: float | None) -> None:
-        self._looked_at = self._step
-        finite = loss if loss is not None and math.isfinite(loss) else None
-        self._search.update(progress, self._search._steps_seen, finite)
+    def keep(self, units: np.ndarray) -> None:
+        """Close the gates of all other channels, and leave out the branches that die with them."""
+        left = self._graph.survivors(self._widths(units.astype(float)) > 0)
+        self._switches.kept.assign((units & left.groups[self._graph.group_of]).astype("float32"))
+        self._switches.branches.assign(left.tensors[list(self._switches.dying)].astype("float32"))
+
+    def _snapped(self) -> np.ndarray:
+        """The channels that fit the budget; with a fixed strength, those that the gate counts as alive."""
+        if self._controller is not None:
+            return snap(self._budget, self._gate.scores(), self._gate.learns, self._choices)
+        alive = self._learned(self._gate.alive(), True)
+        best = np.full(len(self._graph.groups), -1, dtype=np.int64)
+        scores = self._gate.scores()
+        for unit in np.argsort(scores, kind="stable"):
+            best[self._graph.group_of[unit]] = unit
+        # Reopen, one by one, the best channel of groups without which the output would be dead.
+        for group in np.argsort(-scores[best], kind="stable"):
+            try:
+                self._graph.survivors(self._widths(alive.astype(float)) > 0)
+            except MorphError:
+                alive[best[group]] = True
+                continue
+            break
+        return round_up(self._graph, alive, scores, self._gate.learns, self._choices)
+
+    def _check_finite(self, step: int) -> None:
+        """Raise when training has diverged: numbers that are none would be ranked all the same."""
+        if not np.isfinite(self._gate.scores()).all():
+            raise MorphError(
+                f"The search diverged before step {step}: its gates are not numbers any more. Lower the learning rate, "
+                "clip gradients (clipnorm), or check the data for NaN."
+            )
+
+    def _open_now(self, progress: float) -> np.ndarray:
+        """Which channels are open: bool array (units,). A gate that closes early is held to the schedule here."""
+        if self._controller is None:
+            return self._learned(self._gate.alive(), True)
+        if not self._gate.closes_early:
+            return self._learned(self._gate.openness() > 0.5, True)
+        due = self._budget.at(self._controller.scheduled(progress))
+        kept = snap(due, self._gate.scores(), self._gate.learns, self._choices, trade=False)
+        self.keep(kept)
+        return kept
+
+    def _charge(self, progress: float, alive: np.ndarray) -> np.ndarray:
+        """Set the price of every channel; the costs it was set by, as fractions of the seed's: float array (costs,)."""
+        rounded = self._costs_of(alive.astype(float))
+        if self._controller is None:
+            prices = float(self._strength or 0) * self._budget.marginal(self._widths(alive))[0]
+            self._assign_prices(prices[self._graph.group_of])
+            return rounded
+        widths = self._widths(self._learned(self._gate.openness(), 1.0))
+        soft = self._budget.costs(widths)
+        measured = soft / self._budget.seed
+        if not self._gate.closes_early:
+            measured = self._controller.measured(progress, measured, rounded)
+        prices = self._controller.prices(progress, measured)
+        marginal = self._budget.marginal(widths) / soft[:, None]
+        due = self._budget.at(self._controller.scheduled(progress))
+        self._gate.marginal = (due.weights(rounded * due.seed) @ marginal)[self._graph.group_of]
+        self._assign_prices((prices @ marginal)[self._graph.group_of] / self._gate.unit)
+        return rounded if self._gate.closes_early else measured
+
+    def _assign_prices(self, prices: np.ndarray) -> None:
+        self._switches.prices.assign(np.where(self._gate.learns[self._graph.group_of], prices, 0.0).astype("float32"))
+
+    def _learned(self, values: np.ndarray, otherwise: Any) -> np.ndarray:
+        """Values of the channels that the gate decides on; `otherwise` for the rest, which stay."""
+        return np.where(self._gate.learns[self._graph.group_of], values, otherwise)
+
+    def _widths(self, openness: np.ndarray) -> np.ndarray:
+        return np.bincount(self._graph.group_of, openness, len(self._graph.groups))
+
+    def _costs_of(self, alive: np.ndarray) -> np.ndarray:
+        """The costs of the structure with these channels, as fractions of the seed's: float array (costs,).
+
+        They are those before dead branches go if nothing would be left.
+        """
+        widths = self._widths(alive)
+        try:
+            left = self._graph.survivors(widths > 0)
+        except MorphError:
+            left = None
+        return self._budget.costs(widths, left) / self._budget.seed

@@ -11,16 +11,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..cost.costs import Cost, cost_of, marginal_costs, total_costs
+from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
-
-if TYPE_CHECKING:
-    from ..network.graph import ChannelGraph
-    from ..network.topology import Topology
+from ..network.graph import ChannelGraph
+from ..network.topology import Topology
 
 Amounts = float | Mapping[str, float]
 """A number for the one cost of a search, or a number for each cost by its name."""
@@ -104,7 +102,7 @@ class Budget:
             widths: float array (groups,).
             left: what is still there; everything by default.
         """
-        return total_costs(self.graph, [limit.cost for limit in self.limits], widths, left)[:, 0]
+        return self.graph.costs([limit.cost for limit in self.limits], widths, left)[:, 0]
 
     def used(self, widths: np.ndarray, left: Topology | None = None) -> np.ndarray:
         """How full the fullest limit is, for each of several networks: float array (networks,), at most 1 if it fits.
@@ -113,7 +111,7 @@ class Budget:
             widths: float array (groups,) or (networks, groups).
             left: what is still there, in all of them; everything by default.
         """
-        costs = total_costs(self.graph, [limit.cost for limit in self.limits], widths, left)
+        costs = self.graph.costs([limit.cost for limit in self.limits], widths, left)
         return (costs / self.most[:, None]).max(axis=0)
 
     def fits(self, widths: np.ndarray, left: Topology | None = None) -> bool:
@@ -131,7 +129,7 @@ class Budget:
 
     def marginal(self, widths: np.ndarray) -> np.ndarray:
         """What one more channel of each group costs at these widths, in every cost: float array (limits, groups)."""
-        return np.array([marginal_costs(self.graph, limit.cost, widths) for limit in self.limits])
+        return np.array([self.graph.marginal_costs(limit.cost, widths) for limit in self.limits])
 
     def __str__(self) -> str:
         return " and ".join(str(limit) for limit in self.limits)

@@ -12,15 +12,13 @@ import difflib
 import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..arrays import weight_of
 from ..errors import MorphError
-from ..network.gating import weight_of
-
-if TYPE_CHECKING:
-    from ..network.graph import ChannelGraph
+from ..network.graph import ChannelGraph
 
 Counts = int | Mapping[str, int]
 """A number of channels for all layers, or numbers by the name of a layer or group."""

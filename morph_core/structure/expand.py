@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
+from ..network.graph import ChannelGraph
 from .budget import Amounts, Budget, budget_of
 from .choices import Choices, Counts, choices_of
-from .structure import Structure, describe
-
-if TYPE_CHECKING:
-    from ..network.graph import ChannelGraph
+from .describe import describe
+from .structure import Structure
 
 # No budget anyone means needs a network this much wider than the one that was searched.
 _LARGEST_MULTIPLIER = 1024.0

@@ -21,9 +21,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..arrays import as_numpy
+from ..arrays import as_numpy, weight_of
 from ..errors import MorphError
-from ..network.gating import gated_call, weight_of
+from ..network.gating import gated_call
 from ..network.graph import ChannelGraph
 from ..network.placement import Placement
 from ..network.resize import Resize, made_anew

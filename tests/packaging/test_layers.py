@@ -1,4 +1,7 @@
-"""Imports run one way, pipelines -> components -> morph_core, and morph_core needs nothing but Keras and NumPy."""
+"""Imports run one way, between layers (pipelines -> components -> morph_core), rooms and files.
+
+And morph_core needs nothing but Keras and NumPy.
+"""
 
 import subprocess
 import sys
@@ -6,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.rooms import ORDER, circles, imported, known_modules, room_of, step_of
 from tests.packaging.source import LAYERS, ROOT, imports, layers_imported, modules, reaches_out
 
 # What somebody with the core alone does not have, whichever backend Keras runs on there ...
@@ -46,6 +50,37 @@ def test_a_layer_is_imported_by_its_installed_name(folder: str):
         if name.partition(".")[0] in ("", "components", "pipelines", "tests")
     ]
     assert wrong == [], "relative within a layer, `from morph_tfx.components import ...` across"
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_order_names_every_room_of_a_layer_once(layer: str):
+    named = [room for rooms in ORDER[layer] for room in rooms]
+    assert sorted(named) == sorted({room_of(module) for module in known_modules() if module.startswith(f"{layer}.")})
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_room_imports_one_above_or_beside_it(layer: str):
+    known = known_modules()
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in known.items()
+        if module.startswith(f"{layer}.")
+        for other in imported(path, known)
+        if other.startswith(f"{layer}.") and room_of(other) != room_of(module)
+        if step_of(layer, room_of(other)) >= step_of(layer, room_of(module))
+    ]
+    assert wrong == []
+
+
+def test_no_two_files_import_each_other_on_any_way_not_even_for_types():
+    known = known_modules()
+    # A layer's own __init__ collects names from all its rooms; what reads one back would be a circle there, too.
+    assert circles({module: imported(path, known) for module, path in known.items()}) == []
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c", "a"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 FRESH = """

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import morph_core as morph
-from morph_core.cost.costs import Cost, cost_of, marginal_costs, total_cost
+from morph_core.cost.costs import Cost, cost_of
 from tests.core.networks import conv, known_network, mlp, network, random_structure, residual, slow_on_jax, two_moons
 
 # At the default input: multiply-adds of convolutions and dense layers in millions, counted by hooks on each layer's
@@ -126,7 +126,7 @@ def test_the_penalty_equals_the_papers_bilinear_regularizer(name):
         5 * gamma["a"].sum() + (alive["a"] * gamma["b"].sum() + alive["b"] * gamma["a"].sum()) + 3 * gamma["b"].sum()
     )
     widths = np.array([alive.get(group.name, group.size) for group in graph.groups])
-    marginal = marginal_costs(graph, cost_of(name), widths)
+    marginal = graph.marginal_costs(cost_of(name), widths)
     ours = sum(marginal[index] * gamma[group.name].sum() for index, group in enumerate(graph.groups) if group.prunable)
     assert ours == pytest.approx(paper, rel=1e-12)
 
@@ -138,7 +138,7 @@ def test_marginal_costs_of_a_users_cost_are_taken_one_by_one():
         return float(sum(call.axes["out"] ** 2 for call in calls))
 
     widths = graph.seed_widths.astype(float)
-    assert marginal_costs(graph, cost_of(outputs), widths) == pytest.approx(2 * widths)
+    assert graph.marginal_costs(cost_of(outputs), widths) == pytest.approx(2 * widths)
 
 
 def test_a_removed_branch_costs_nothing():
@@ -171,8 +171,8 @@ def test_flops_of_an_unknown_image_size_are_refused_but_params_are_known():
 
 def test_total_cost_of_half_channels_lies_between():
     graph = morph.ChannelGraph.from_model(mlp((10, 20)))
-    low, high = (total_cost(graph, cost_of("flops"), graph.seed_widths + step) for step in (0, 1))
-    assert low < total_cost(graph, cost_of("flops"), graph.seed_widths + 0.5) < high
+    low, high = (float(graph.costs([cost_of("flops")], graph.seed_widths + step)[0, 0]) for step in (0, 1))
+    assert low < float(graph.costs([cost_of("flops")], graph.seed_widths + 0.5)[0, 0]) < high
 
 
 # --- activations ------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_the_peak_moves_when_widths_do():
 def test_marginal_activation_memory_is_what_a_channel_adds_to_the_peak():
     graph = morph.ChannelGraph.from_model(residual_toy())
     names = [group.name for group in graph.groups]
-    marginal = dict(zip(names, marginal_costs(graph, cost_of("activation_memory"), graph.seed_widths), strict=True))
+    marginal = dict(zip(names, graph.marginal_costs(cost_of("activation_memory"), graph.seed_widths), strict=True))
     assert marginal == {"stem": 4 * 2 * 64, "in": 4 * 64, "head": 0}
 
 
@@ -222,9 +222,7 @@ def test_many_networks_at_once_cost_what_they_cost_one_by_one(name):
     at_once = morph.COSTS[name]
     one_by_one = Cost(name, at_once.unit, of_network=at_once.of_network)
     widths = graph.seed_widths * 0.7
-    assert marginal_costs(graph, at_once, widths, left) == pytest.approx(
-        marginal_costs(graph, one_by_one, widths, left)
-    )
+    assert graph.marginal_costs(at_once, widths, left) == pytest.approx(graph.marginal_costs(one_by_one, widths, left))
 
 
 def test_what_only_passes_its_input_on_takes_no_memory_and_no_time():

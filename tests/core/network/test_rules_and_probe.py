@@ -13,7 +13,8 @@ import pytest
 from keras import layers, ops
 
 import morph_core as morph
-from morph_core.network import probe, rules
+from morph_core.network import probe, rules, trial
+from morph_core.network.dependence import sources_of
 from morph_core.network.flows import Flow
 from morph_core.network.labels import Labels
 from morph_core.network.trace import trace
@@ -23,6 +24,12 @@ from tests.core.networks import batch_for, conv, network, random_structure, size
 
 CHANNELS = 8
 Shapes = list[tuple[int, ...]]
+
+
+@pytest.fixture(autouse=True)
+def _on_a_busy_machine(monkeypatch):
+    """What a layer does with channels must not depend on how fast it was tried."""
+    monkeypatch.setattr(trial, "_SECONDS", 300.0)
 
 
 def places(rank: int, channels: int = CHANNELS) -> Shapes:
@@ -193,15 +200,13 @@ def check_row(flow: Flow, rule: rules.Rule) -> None:
     varying = [axis for axis, length in enumerate(roots.shape) if length > 1]
     assert len(varying) < 2
     axis = varying[0] if varying else roots.ndim - 1
-    prober = probe._Prober(flow, [labels.ndim - 1 for labels in flow.inputs])
-    prober.output_axis, prober.size = axis, flow.output_shapes[0][axis] or 0
-    values = [(variable, prober._random_like(variable)) for variable in prober.variables]
+    tried = trial.Trial(flow, [labels.ndim - 1 for labels in flow.inputs], axis)
     try:
         sources = [
-            prober._sources(index, labels.ndim - 1, prober._candidate_shapes()[-1], values)
+            sources_of(tried, index, labels.ndim - 1, tried.candidate_shapes()[-1])
             for index, labels in enumerate(flow.inputs)
         ]
-    except probe._Doubt as doubt:
+    except trial.Doubt as doubt:
         if str(doubt) != "it mixes channels":
             raise
         mixes = bool(flow.makes) or rule.masked is not None or read <= frozen
@@ -210,7 +215,7 @@ def check_row(flow: Flow, rule: rules.Rule) -> None:
     assert not flow.makes, "the rule says that this mixes, the probe sees channels carried"
     if read <= frozen:
         return
-    told = np.broadcast_to(roots.reshape(-1), prober.size)
+    told = np.broadcast_to(roots.reshape(-1), tried.size)
     assert np.any([source >= 0 for source in sources], axis=0).all()
     for labels, source in zip(flow.inputs, sources, strict=True):
         vector = flow.labels.roots(labels.reshape(-1))
@@ -485,7 +490,7 @@ class Slow(layers.Layer):
 
 
 def test_probing_is_bounded_in_time(monkeypatch):
-    monkeypatch.setattr(probe, "_SECONDS", 0.3)
+    monkeypatch.setattr(trial, "_SECONDS", 0.3)
     model = network(lambda x: conv(6, "b")(Slow(name="sleepy")(x)))
     begin = time.monotonic()
     graph = morph.ChannelGraph.from_model(model)

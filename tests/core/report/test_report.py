@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from morph_core import MorphError, report
+from morph_core.report import figures
 from morph_core.report import page as report_page
 from morph_core.structure.structure import Structure
 
@@ -145,7 +146,7 @@ def test_rows_never_overlap_and_names_keep_their_distance(count):
         if (element.text or "").startswith("layer_")
     ]
     assert len(named) == count if count <= 150 else count / 5 < len(named) < count
-    assert all(after - before >= report.READABLE_ROW for before, after in itertools.pairwise(named))
+    assert all(after - before >= figures.READABLE_ROW for before, after in itertools.pairwise(named))
 
 
 @drawing

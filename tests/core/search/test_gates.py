@@ -15,7 +15,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 @pytest.mark.parametrize("goal", [{"target": 0.5}, {"budget": 4e3}])
 @pytest.mark.parametrize("model", [residual(8), mlp((32, 32))], ids=["with scales", "without"])
 def test_auto_is_fisher_where_a_budget_steers(model, goal):
-    settings = morph.StructureSearch(model, **goal)._settings
+    settings = morph.StructureSearch(model, **goal)._plan.settings
     assert settings["gate"] == "fisher"
     assert "steers by a budget" in settings["gate_reason"]
 
@@ -30,7 +30,7 @@ def test_auto_is_fisher_where_a_budget_steers(model, goal):
     ids=["all have a scale", "none has", "one has none"],
 )
 def test_auto_with_a_fixed_strength_is_the_papers_where_every_group_has_a_scale(model, gate, reason):
-    settings = morph.StructureSearch(model, strength=1e-6)._settings
+    settings = morph.StructureSearch(model, strength=1e-6)._plan.settings
     assert settings["gate"] == gate
     assert reason in settings["gate_reason"]
 
@@ -47,7 +47,7 @@ def test_the_choice_is_printed_and_stands_in_the_structure_and_the_report(capsys
 
 
 def test_a_gate_that_was_asked_for_needs_no_reason():
-    assert "gate_reason" not in morph.StructureSearch(residual(8), target=0.5, gate="gamma")._settings
+    assert "gate_reason" not in morph.StructureSearch(residual(8), target=0.5, gate="gamma")._plan.settings
 
 
 def test_an_unknown_gate_is_told_its_likely_name():
@@ -150,11 +150,11 @@ def test_a_search_whose_branches_died_answers_as_the_rebuilt_network(build, dead
     search = morph.StructureSearch(model, cost="params", target=0.9, gate=gate)
     names = [group.name for group in search.graph.groups]
     kept = ~np.isin(search.graph.group_of, [names.index(name) for name in dead])
-    search._keep(kept)
+    search._steering.keep(kept)
     structure = morph.describe(search.graph, dict.fromkeys(dead, 0))
     assert structure.removed["layers"]
     x = batch_for(model)
     expected = as_numpy(morph.masked(model, structure, x))
     assert np.abs(as_numpy(search(x, training=False)) - expected).max() <= 1e-5 * np.abs(expected).max()
-    search._keep(np.ones_like(kept))
+    search._steering.keep(np.ones_like(kept))
     assert np.abs(as_numpy(search(x, training=False)) - as_numpy(model(x, training=False))).max() < 1e-5

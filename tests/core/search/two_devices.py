@@ -58,7 +58,7 @@ def moved_per_price() -> list[float]:
         search.compile(keras.optimizers.SGD(1.0), lambda _, outputs: 0.0 * keras.ops.sum(outputs, axis=-1))
     search.update(0.5)
     kernel = model.get_layer("one").kernel
-    before, price = as_numpy(kernel), as_numpy(search._price)[:12]
+    before, price = as_numpy(kernel), as_numpy(search._switches.prices)[:12]
     search.fit(X, Y, batch_size=96, epochs=1, verbose=0)
     return (np.linalg.norm(as_numpy(kernel) - before, axis=0) / price).tolist()
 

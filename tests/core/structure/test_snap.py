@@ -194,7 +194,7 @@ def test_floors_and_multiples_that_leave_nothing_within_the_budget_are_named(arg
 
 def test_the_default_floor_gives_way_to_a_small_budget():
     floors = {
-        target: morph.StructureSearch(mlp((64, 64), inputs=8), gate="fisher", target=target)._settings["floor"]
+        target: morph.StructureSearch(mlp((64, 64), inputs=8), gate="fisher", target=target)._plan.settings["floor"]
         for target in (0.5, 0.02, 0.008)
     }
     assert floors[0.5] == 1 / 16

@@ -1,0 +1,116 @@
+"""The channels of a network as plain data: which tensors and axes they lie on, and in which groups they come and go.
+
+`grouping` makes it from a trace. Everything that follows channels through a network (`topology`, `schedule`, `gating`,
+`placement`) reads it, and so does the `ChannelGraph` that users hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from .rules import Rule
+from .trace import Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Channels that appear in the same layers: one width to learn.
+
+    Attributes:
+        name: of the first layer that makes these channels.
+        size: number of channels that can go independently of each other.
+        producers: names of the layers that make them.
+        consumers: names of the layers that read them and make others.
+        reason: why the group stays as it is; empty when it can be pruned.
+        makers, readers: the same layers, as indices of calls.
+    """
+
+    name: str
+    size: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    reason: str
+    makers: tuple[int, ...]
+    readers: tuple[int, ...]
+
+    @property
+    def prunable(self) -> bool:
+        return not self.reason
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Channels:
+    """Which channels a network has, and what is tied to what.
+
+    Attributes:
+        name: of the model.
+        trace: the network's layer calls.
+        rules: for each call, its row in the table of rules.
+        groups: in topological order, prunable and fixed.
+        axes: for each call, by axis name, the channels on that axis: int array (size,) of unit numbers, -1 for a
+            channel that belongs to no group.
+        tensors: for each tensor, the unit numbers of its channels, as an int array that broadcasts to its shape.
+        group_of: int array (units,), the group of each unit; a unit is one channel of one group.
+        position_of: int array (units,), its place in the group.
+        notes: on layers that make channels of no group, though a rule could give them one.
+    """
+
+    name: str
+    trace: Trace
+    rules: tuple[Rule, ...]
+    groups: tuple[Group, ...]
+    axes: tuple[dict[str, np.ndarray], ...]
+    tensors: tuple[np.ndarray, ...]
+    group_of: np.ndarray
+    position_of: np.ndarray
+    notes: tuple[str, ...]
+
+    @functools.cached_property
+    def seed_widths(self) -> np.ndarray:
+        """Channels of each group in the seed: int array (groups,)."""
+        return np.array([group.size for group in self.groups], dtype=np.int64)
+
+    @functools.cached_property
+    def prunable(self) -> np.ndarray:
+        """Which groups can be pruned: bool array (groups,)."""
+        return np.array([group.prunable for group in self.groups], dtype=bool)
+
+    def outputs_made(self, call: int, open_groups: np.ndarray) -> list[bool]:
+        """Which outputs of a call have channels when only these groups are open; none when a width inside has none."""
+        outputs, widths = (
+            [fixed or bool(open_groups[groups].any()) for fixed, groups in vectors] for vectors in self._made[call]
+        )
+        return outputs if all(widths) else [False] * len(outputs)
+
+    def places(self, tensor: int, axis: int, widths: np.ndarray) -> np.ndarray | None:
+        """How many of each of the seed's places along an axis of a tensor are there now: float array (size,).
+
+        None when the channels do not lie along that axis.
+        """
+        units = self.tensors[tensor]
+        axis %= units.ndim
+        if units.shape[axis] == 1 and self.trace.shapes[tensor][axis] != 1:
+            return None
+        vector = units.reshape(-1)
+        if units.size != units.shape[axis] or not (vector >= 0).any():
+            return None
+        share = widths / np.maximum(self.seed_widths, 1)
+        return np.where(vector >= 0, share[self.group_of[vector]], 1.0)
+
+    @functools.cached_property
+    def _made(self) -> list[tuple[list[tuple[bool, np.ndarray]], list[tuple[bool, np.ndarray]]]]:
+        """For each call, for each output and for each width: whether it has channels of no group, and its groups."""
+
+        def content(units: np.ndarray) -> tuple[bool, np.ndarray]:
+            return bool((units < 0).any()), np.unique(self.group_of[units[units >= 0]])
+
+        found = []
+        for call, rule, axes in zip(self.trace.calls, self.rules, self.axes, strict=True):
+            widths = [axes[name] for name in {*rule.widths.values(), *rule.gates.values()} if name in axes]
+            found.append(
+                ([content(self.tensors[number]) for number in call.outputs], [content(units) for units in widths])
+            )
+        return found

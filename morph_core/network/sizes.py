@@ -1,0 +1,87 @@
+"""How wide every axis of every call is, and how large every tensor, at given widths of the groups."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from .channels import Channels
+
+
+class Sizes:
+    """Axes and tensors of a network as linear functions of its groups' widths.
+
+    Args:
+        channels: of the network.
+    """
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    def axes(self, widths: np.ndarray) -> np.ndarray:
+        """Channels on every axis of every call, in the order of `rows`: float array (axes,) or (axes, networks).
+
+        Args:
+            widths: float array (groups,) or (networks, groups).
+        """
+        counts, fixed = self._axis_counts
+        return np.atleast_1d((widths @ counts.T + fixed).T)
+
+    def tensors(self, widths: np.ndarray) -> np.ndarray:
+        """Elements of every tensor for one example: float array (tensors,) or (tensors, networks), NaN where unknown.
+
+        Args:
+            widths: as for `axes`.
+        """
+        counts, fixed = self._tensor_counts
+        return np.atleast_1d((widths @ counts.T + fixed).T)
+
+    def axis(self, call: int, axis: str, widths: np.ndarray) -> int:
+        """Channels on a named axis of a call, at these widths: int array (groups,)."""
+        counts, fixed = self._axis_counts
+        row = self.rows[call][axis]
+        return int(counts[row] @ widths + fixed[row])
+
+    @functools.cached_property
+    def rows(self) -> list[dict[str, int]]:
+        """For each call, by axis name, its row in what `axes` returns."""
+        rows, total = [], 0
+        for axes in self._channels.axes:
+            rows.append({name: total + offset for offset, name in enumerate(axes)})
+            total += len(axes)
+        return rows
+
+    @functools.cached_property
+    def _axis_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every axis of every call: channels per channel of each group, and those of no group."""
+        vectors = [vector for axes in self._channels.axes for vector in axes.values()]
+        counts = np.zeros((len(vectors), len(self._channels.groups)))
+        fixed = np.zeros(len(vectors))
+        for row, vector in enumerate(vectors):
+            units = vector[vector >= 0]
+            fixed[row] = len(vector) - len(units)
+            if len(units):
+                counts[row] = np.bincount(self._channels.group_of[units], minlength=len(self._channels.groups))
+        return counts / np.maximum(self._channels.seed_widths, 1), fixed
+
+    @functools.cached_property
+    def _tensor_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every tensor of one example: elements per channel of each group, and those of no group (NaN: unknown)."""
+        counts = np.zeros((len(self._channels.tensors), len(self._channels.groups)))
+        fixed = np.zeros(len(self._channels.tensors))
+        for number, (units, shape) in enumerate(zip(self._channels.tensors, self._channels.trace.shapes, strict=True)):
+            # Labels have length 1 along axes of places, the batch being the first.
+            places = [size for axis, size in enumerate(shape) if axis and units.shape[axis] == 1]
+            if None in places:
+                fixed[number] = np.nan
+                continue
+            each = math.prod(size for size in places if size is not None)
+            inside = units[units >= 0]
+            fixed[number] = each * (units.size - inside.size)
+            if inside.size:
+                counts[number] = each * np.bincount(
+                    self._channels.group_of[inside], minlength=len(self._channels.groups)
+                )
+        return counts / np.maximum(self._channels.seed_widths, 1), fixed

@@ -1,0 +1,142 @@
+"""What a search is asked for, checked before anything is trained: its budget, its gate, the widths it may choose."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..cost.costs import Cost, cost_of
+from ..errors import MorphError
+from ..network.graph import ChannelGraph
+from ..structure.budget import Amounts, Budget, Limit, budget_of
+from ..structure.choices import DEFAULT_FLOOR, Choices, Counts, choices_of
+from ..structure.snap import check_feasible, smallest_used
+from .controller import Controller
+from .gates import Gate, check_gate, choose_gate, gate_for
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A search that can be run.
+
+    Attributes:
+        budget: what the structure may cost; with a fixed strength, what the seed costs.
+        gate: not built yet.
+        choices: the widths that groups may have.
+        controller: of the price; None with a fixed strength.
+        strength: the fixed one, or where the price starts.
+        settings: what a structure tells of all this.
+    """
+
+    budget: Budget
+    gate: Gate
+    choices: Choices
+    controller: Controller | None
+    strength: float | None
+    settings: dict[str, Any]
+
+
+def plan_of(
+    graph: ChannelGraph,
+    cost: str | Callable | Cost,
+    target: Amounts | None,
+    budget: Amounts | None,
+    strength: float | None,
+    gate: str,
+    multiple_of: Counts,
+    min_channels: Counts | None,
+) -> Plan:
+    """The plan that a user's words make; arguments and errors are those of `StructureSearch`."""
+    goal = _checked_budget(graph, cost, target, budget, strength)
+    check_gate(gate)
+    settings: dict[str, Any] = {"gate": gate}
+    steered = target is not None or budget is not None
+    if gate == "auto":
+        gate, reason = choose_gate(graph, steered)
+        settings = {"gate": gate, "gate_reason": reason}
+    built = gate_for(gate, graph)
+    controller = None
+    if steered:
+        choices, floor = _choices_within(goal, built.learns, multiple_of, min_channels)
+        if min_channels is None:
+            settings["floor"] = floor
+        check_feasible(goal, built.learns, choices)
+        # A strength prices a unit of cost, the controller's price is that of a unit of its logarithm.
+        start = np.clip((strength or 0.0) * goal.seed, 0.0, built.highest_price)
+        controller = Controller(goal.shares, built.highest_price, start)
+        if strength is not None:
+            settings["starting_strength"] = float(strength)
+    else:
+        choices = choices_of(graph, multiple_of, min_channels, floor=0.0)
+        if not built.takes_strength:
+            raise MorphError(
+                f"gate='{gate}' charges nothing in the loss, so it takes a target or a budget, no strength alone."
+            )
+    for name, counts in (("multiple_of", multiple_of), ("min_channels", min_channels)):
+        if counts is not None and counts != 1:
+            settings[name] = dict(counts) if isinstance(counts, Mapping) else counts
+    return Plan(goal, built, choices, controller, strength, settings)
+
+
+def _checked_budget(
+    graph: ChannelGraph, cost: str | Callable | Cost, target: Any, budget: Any, strength: Any
+) -> Budget:
+    """What the structure may cost; with a fixed strength, what the seed costs."""
+    if target is not None and budget is not None:
+        raise MorphError(
+            f"Give at most one of target (fractions of the seed's cost) and budget (absolute); received "
+            f"target={target!r} and budget={budget!r}."
+        )
+    if strength is not None and (
+        isinstance(strength, bool)
+        or not isinstance(strength, (int, float))
+        or not math.isfinite(strength)
+        or strength <= 0
+    ):
+        raise MorphError(f"strength is {strength!r}; expected a positive number.")
+    if target is None and budget is None:
+        if strength is None:
+            raise MorphError(
+                "Give a target (a fraction of the seed's cost, such as target=0.5), a budget (absolute) or, for the "
+                "paper's fixed factor, a strength; received none of them."
+            )
+        counted = cost_of(cost)
+        amount = graph.cost(counted)
+        goal = {"cost": counted.name, "strength": float(strength)}
+        return Budget(graph, (Limit(counted, amount, amount),), goal)
+    found = budget_of(graph, cost, target=target, budget=budget)
+    for limit in found.limits:
+        if target is not None and limit.share > 1:
+            raise MorphError(
+                f"target is {limit.share:g}; expected a fraction of the seed's cost in (0, 1], such as 0.5. "
+                f"For an amount of {limit.cost.unit} use budget={limit.share:g}."
+            )
+    if all(limit.most > limit.seed for limit in found.limits):
+        asked = " and ".join(f"{limit.most:.6g} {limit.cost.unit}" for limit in found.limits)
+        costs = " and ".join(f"{limit.seed:.6g}" for limit in found.limits)
+        raise MorphError(
+            f"budget is {asked}, but the seed costs only {costs}: there is nothing to shrink. Ask for less, or widen "
+            "the seed."
+        )
+    return found
+
+
+def _choices_within(
+    budget: Budget, prunable: np.ndarray, multiple_of: Counts, min_channels: Counts | None
+) -> tuple[Choices, float]:
+    """The widths that groups may have, and the share of the seed's width that is their floor by default.
+
+    A floor that nobody asked for must not be what the structure is made of: it is halved until the smallest structure
+    takes at most half the budget, or no floor is above one channel.
+    """
+    floor = DEFAULT_FLOOR
+    while True:
+        choices = choices_of(budget.graph, multiple_of, min_channels, floor)
+        widest = np.ceil(budget.graph.seed_widths[prunable] * floor).max(initial=1)
+        if widest == 1 or smallest_used(budget, prunable, choices) <= 0.5:
+            return choices, floor
+        floor /= 2
