@@ -1,5 +1,5 @@
 # `make demo` and `make test` set the machine up first; run them again as often as you like.
-.PHONY: help setup demo test test-all test-core test-backends test-second-stack lint format clean
+.PHONY: help setup demo test test-thorough test-all test-core test-backends test-second-stack lint format clean
 .DEFAULT_GOAL := help
 
 # A shell's own settings must not decide what runs here. Without .pyc files each `import tfx` costs four times the CPU.
@@ -8,6 +8,8 @@ unexport KERAS_BACKEND KERAS_HOME TF_USE_LEGACY_KERAS
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Without this, Google's libraries look for a metadata server for seconds on every machine that is not theirs.
 export NO_GCE_CHECK ?= true
+# Two processes keep two cores busy; a file's tests share what it builds, so they stay in one of them.
+WORKERS ?= --numprocesses 2 --dist loadfile
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-18s %s\n' "$$name" "$$text"; done
@@ -19,11 +21,14 @@ setup: ## make .venv with the TFX stack that this machine can run
 demo: setup ## two morphing cycles on scikit-learn's digits, to a model that serves
 	.venv/bin/morph-tfx demo $(ARGS)
 
-test: lint ## check style and types, then run every test (or those in ARGS)
-	.venv/bin/python -m pytest $(ARGS)
+test: lint ## check style and types, then run the tests of ten minutes (or those of them in ARGS)
+	.venv/bin/python -m pytest $(WORKERS) $(ARGS)
 
-test-all: lint ## as `make test`, with the tests that take long
-	.venv/bin/python -m pytest -m "slow or not slow" $(ARGS)
+test-thorough: lint ## as `make test`, with all cases of every law and pipeline: what .ci/run runs
+	.venv/bin/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
+
+test-all: lint ## as `make test-thorough`, with the tests that take hours
+	.venv/bin/python -m pytest $(WORKERS) -m "" $(ARGS)
 
 test-core: setup ## run only the tests that need no TFX
 	.venv/bin/python -m pytest tests/core $(ARGS)
