@@ -17,17 +17,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config.config import PipelineConfig, load_config
+    from .config import PipelineConfig, load_config
     from .kubeflow.runner import compile_pipeline
     from .local.runner import RunResult, run_pipeline
 
 __all__ = ["PipelineConfig", "RunResult", "compile_pipeline", "load_config", "run_pipeline"]
 
 _MODULES = {
-    "PipelineConfig": "config.config",
+    "PipelineConfig": "config",
     "RunResult": "local.runner",
     "compile_pipeline": "kubeflow.runner",
-    "load_config": "config.config",
+    "load_config": "config",
     "run_pipeline": "local.runner",
 }
 

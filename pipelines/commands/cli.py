@@ -9,7 +9,7 @@ from .cluster_commands import schedule, submit
 from .command import click, command, config_option, pipeline_option, start, verbose_option
 
 if TYPE_CHECKING:
-    from ..config.config import PipelineKind
+    from ..config import PipelineKind
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -54,7 +54,7 @@ def init(directory: Path) -> None:
 def run(config_file: Path, pipeline: PipelineKind, verbose: bool) -> None:
     """Run a pipeline of a configuration on this machine."""
     start(verbose)
-    from ..config.config import load_config
+    from ..config import load_config
     from ..local.runner import run_pipeline
     from ..local.summary import show_summary
 
@@ -71,7 +71,7 @@ def run(config_file: Path, pipeline: PipelineKind, verbose: bool) -> None:
 def compile_(config_file: Path, pipeline: PipelineKind, output: Path, verbose: bool) -> None:
     """Compile a pipeline of a configuration to a Kubeflow Pipelines v2 job."""
     start(verbose)
-    from ..config.config import load_config
+    from ..config import load_config
     from ..kubeflow.runner import compile_pipeline
 
     compile_pipeline(load_config(config_file), output, say=click.echo, verbose=verbose, pipeline=pipeline)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .command import click, command, pipeline_option, start, verbose_option
 
 if TYPE_CHECKING:
-    from ..config.config import PipelineConfig, PipelineKind
+    from ..config import PipelineConfig, PipelineKind
     from ..kubeflow.api import KubeflowApi
     from ..kubeflow.schedule import Job, Schedule, Settings, Version
 
@@ -128,7 +128,7 @@ def _connect(config: PipelineConfig | None, given: dict[str, Any]) -> KubeflowAp
 def _loaded(config_file: Path | None) -> PipelineConfig | None:
     if config_file is None:
         return None
-    from ..config.config import load_config
+    from ..config import load_config
 
     return load_config(config_file)
 

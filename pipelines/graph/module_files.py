@@ -21,7 +21,7 @@ from pathlib import Path
 
 from morph_core import MorphError
 
-from ..config.config import PipelineConfig
+from ..config import PipelineConfig
 
 
 def check_functions(config: PipelineConfig) -> None:

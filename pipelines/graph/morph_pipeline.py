@@ -13,7 +13,7 @@ from tfx import v1 as tfx
 
 from morph_tfx.components import Retrainer
 
-from ..config.config import PipelineConfig
+from ..config import PipelineConfig
 from . import stages
 from .frontier_pipeline import frontier_pipeline
 

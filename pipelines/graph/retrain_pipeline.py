@@ -23,7 +23,7 @@ from tfx.types import standard_artifacts
 
 from morph_tfx.components import MorphStructure, PushedStructure, Retrainer
 
-from ..config.config import PipelineConfig
+from ..config import PipelineConfig
 from . import stages
 from .pushed import LatestPushedStructure
 

@@ -20,7 +20,7 @@ import yaml
 from morph_core import MorphError
 
 from ..account import Say, quieten
-from ..config.config import KubeflowConfig, PipelineConfig, PipelineKind, is_uri
+from ..config import KubeflowConfig, PipelineConfig, PipelineKind, is_uri
 from ..config.steps import TRAINING
 from ..graph.module_files import check_functions, without_wheels
 from . import job

@@ -21,7 +21,7 @@ import numpy as np
 from morph_core import MorphError
 
 from ..account import Say, duration, quieten
-from ..config.config import PipelineConfig, load_config
+from ..config import PipelineConfig, load_config
 from ..config.starter import template
 from .runner import RunResult, run_pipeline
 

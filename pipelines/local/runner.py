@@ -21,7 +21,7 @@ from morph_core import MorphError, Structure
 from morph_core.cost.costs import written
 
 from ..account import Say, duration, quieten
-from ..config.config import PipelineConfig, PipelineKind, RetrainPipelineConfig, is_uri
+from ..config import PipelineConfig, PipelineKind, RetrainPipelineConfig, is_uri
 from ..graph.module_files import check_functions, importable, staged, without_wheels
 from .examples import check_examples
 

@@ -11,7 +11,7 @@ from rich.table import Table
 import morph_core as morph
 from morph_core.cost.costs import unit_of, written
 
-from ..config.config import PipelineConfig
+from ..config import PipelineConfig
 from .runner import RunResult
 
 Row = tuple[str, str, str, str]

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 import morph_core as morph
-from morph_tfx.pipelines.config.config import PipelineConfig, load_config
+from morph_tfx.pipelines.config import PipelineConfig, load_config
 from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
 from morph_tfx.pipelines.local import demo
 from morph_tfx.pipelines.local.runner import RunResult, run_pipeline

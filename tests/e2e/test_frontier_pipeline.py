@@ -9,7 +9,7 @@ import yaml
 from rich.console import Console
 from tfx.orchestration import metadata
 
-from morph_tfx.pipelines.config.config import PipelineConfig, load_config
+from morph_tfx.pipelines.config import PipelineConfig, load_config
 from morph_tfx.pipelines.graph.frontier_pipeline import arms
 from morph_tfx.pipelines.graph.pushed import latest_pushed
 from morph_tfx.pipelines.kubeflow.runner import compile_pipeline

@@ -12,7 +12,7 @@ import tensorflow as tf
 import yaml
 
 import morph_core as morph
-from morph_tfx.pipelines.config.config import PipelineConfig, load_config
+from morph_tfx.pipelines.config import PipelineConfig, load_config
 from morph_tfx.pipelines.config.starter import template
 from morph_tfx.pipelines.local import demo
 from morph_tfx.pipelines.local.runner import RunResult, run_pipeline

@@ -82,7 +82,7 @@ def test_an_interrupt_says_that_the_run_can_go_on(monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("morph_tfx.pipelines.config.config.load_config", interrupted)
+    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", interrupted)
     result = invoke("run", "--config", tmp_path / "config.yaml")
     assert result.exit_code == 130
     assert "the same command goes on" in result.output
@@ -92,7 +92,7 @@ def test_other_errors_keep_their_traceback(monkeypatch, tmp_path):
     def broken(*_):
         raise ValueError("a bug")
 
-    monkeypatch.setattr("morph_tfx.pipelines.config.config.load_config", broken)
+    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", broken)
     result = invoke("run", "--config", tmp_path / "config.yaml")
     assert isinstance(result.exception, ValueError)
     assert str(result.exception) == "a bug"

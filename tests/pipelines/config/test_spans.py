@@ -11,7 +11,7 @@ from tfx import v1 as tfx
 from tfx.components.example_gen import utils as example_gen
 
 from morph_core import MorphError
-from morph_tfx.pipelines.config.config import DataConfig
+from morph_tfx.pipelines.config import DataConfig
 from morph_tfx.pipelines.config.spans import newest_files, placeholders
 from morph_tfx.pipelines.local.examples import check_examples
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from morph_core import MorphError
-from morph_tfx.pipelines.config.config import parse_config
+from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.graph.module_files import check_functions, importable, staged, without_wheels
 
 TEXT = """

@@ -18,7 +18,7 @@ from tfx.utils import json_utils
 import morph_core as morph
 from morph_core import MorphError
 from morph_tfx.pipelines.commands.cli import cli
-from morph_tfx.pipelines.config.config import parse_config
+from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.graph.module_files import without_wheels
 from morph_tfx.pipelines.graph.retrain_pipeline import retrain_pipeline
 from morph_tfx.pipelines.kubeflow.runner import compile_pipeline

@@ -16,7 +16,7 @@ import tfx
 import yaml
 
 from morph_core import MorphError
-from morph_tfx.pipelines.config.config import parse_config
+from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.config.steps import COMPONENTS
 from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
 
