@@ -1,4 +1,4 @@
-"""`morph-tfx cost`: what a model costs, layer by layer, and with a structure, what it would cost then."""
+"""What a model costs, layer by layer, and with a structure, what it would cost then: counted, and shown as tables."""
 
 from __future__ import annotations
 
