@@ -115,7 +115,7 @@ def compiled_job(
         return
     if config is None:
         raise click.UsageError("One of --config and --job is expected.")
-    from ..kubeflow.runner import compile_pipeline
+    from ..kubeflow.compiler import compile_pipeline
 
     with tempfile.TemporaryDirectory(prefix="morph-tfx-") as directory:
         path = Path(directory) / f"{config.name}.yaml"

@@ -23,7 +23,8 @@ from morph_core import MorphError
 from ..account import Say, duration, quieten
 from ..config import PipelineConfig, load_config
 from ..config.starter import template
-from .runner import RunResult, run_pipeline
+from .result import RunResult
+from .runner import run_pipeline
 
 _SPLIT_SEED = 0
 _SPLITS = {"train": 1077, "eval": 360, "holdout": 360}

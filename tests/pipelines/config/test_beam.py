@@ -5,7 +5,7 @@ from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners import runner
 
-from morph_tfx.pipelines.config import PipelineConfig, parse_config
+from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.config.starter import template
 from tests.pipelines.config.sample import config_of, expect_refusal
 
@@ -66,44 +66,6 @@ def test_what_calls_the_users_module_stays_on_its_machine():
 
 SEVERAL = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 ALONE = ["--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1"]
-
-
-def nodes_of(build, config: PipelineConfig) -> dict[str, list[str]]:
-    """The arguments that TFX has for Beam, by node id, of those that run it."""
-    from morph_tfx.pipelines.graph.module_files import without_wheels
-
-    with without_wheels():
-        nodes = build(config).components
-    return {
-        node.id: spec.beam_pipeline_args for node in nodes if hasattr(spec := node.executor_spec, "beam_pipeline_args")
-    }
-
-
-def test_the_pipelines_nodes_get_them():
-    from morph_tfx.pipelines.graph.morph_pipeline import morph_pipeline
-
-    of = nodes_of(morph_pipeline, config_of("beam: {runner: direct, workers: 2}"))
-    assert of == {
-        "ImportExampleGen": SEVERAL,
-        "StatisticsGen": SEVERAL,
-        "Transform": SEVERAL,
-        "Evaluator": SEVERAL,
-    }
-
-
-@pytest.mark.parametrize("kind", ["morph", "budgets", "retrain"])
-def test_what_is_named_stays_in_one_process_in_every_pipeline(kind):
-    from morph_tfx.pipelines.graph.morph_pipeline import morph_pipeline
-    from morph_tfx.pipelines.graph.retrain_pipeline import retrain_pipeline
-
-    lines = ["beam: {runner: direct, workers: 2, in_process: [Evaluator, StatisticsGen]}"]
-    if kind == "budgets":
-        lines += ["target:", "budgets: [0.25, 0.5]", "choose: {min_accuracy: 0.9}"]
-    build = retrain_pipeline if kind == "retrain" else morph_pipeline
-    of = nodes_of(build, config_of(*lines))
-    branches = ["-25", "-50", "-uniform-25", "-uniform-50", "-seed"] if kind == "budgets" else [""]
-    alone = {node: [*SEVERAL, *ALONE] for node in ["StatisticsGen", *(f"Evaluator{branch}" for branch in branches)]}
-    assert of == {"ImportExampleGen": SEVERAL, "Transform": SEVERAL, **alone}
 
 
 @pytest.mark.parametrize(
