@@ -9,25 +9,28 @@ compile_pipeline(config, "job.yaml")
 ```
 
 `morph_tfx.pipelines.graph.morph_pipeline.morph_pipeline(config)` is the `tfx.dsl.Pipeline` itself, for other TFX
-runners. Names are imported when they are first used, since TFX takes
-long to load.
+runners. Names are imported when they are first used, since TFX takes long to load.
+
+The rooms, each of which imports those before it only: `config`, `graph` (the pipelines), `local` and `kubeflow` (the
+runners, which know nothing of each other), `commands`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config.config import PipelineConfig, load_config
-    from .kubeflow.runner import compile_pipeline
-    from .local.runner import RunResult, run_pipeline
+    from .config import PipelineConfig, load_config
+    from .kubeflow.compiler import compile_pipeline
+    from .local.result import RunResult
+    from .local.runner import run_pipeline
 
 __all__ = ["PipelineConfig", "RunResult", "compile_pipeline", "load_config", "run_pipeline"]
 
 _MODULES = {
-    "PipelineConfig": "config.config",
-    "RunResult": "local.runner",
-    "compile_pipeline": "kubeflow.runner",
-    "load_config": "config.config",
+    "PipelineConfig": "config",
+    "RunResult": "local.result",
+    "compile_pipeline": "kubeflow.compiler",
+    "load_config": "config",
     "run_pipeline": "local.runner",
 }
 

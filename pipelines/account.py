@@ -1,4 +1,4 @@
-"""How a run speaks: its own lines are heard because the libraries below it are not."""
+"""How a run speaks: its own lines are heard because the libraries below it are not, and its figures are for people."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ def _is_not_redundant(record: logging.LogRecord) -> bool:
 def duration(seconds: float) -> str:
     """Seconds for people: '3.2 s', '2 min 05 s'."""
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+def cost_title(cost: str) -> str:
+    """A cost's name for people: 'FLOPs (multiply-add = 2)', 'activation memory'."""
+    return {"flops": "FLOPs (multiply-add = 2)", "params": "parameters"}.get(cost, cost.replace("_", " "))
+
+
+def change(seed: float, now: float) -> str:
+    """How a cost has changed, for people: '-48.3%'; nothing where the seed's is 0."""
+    return f"{now / seed - 1:+.1%}" if seed else ""

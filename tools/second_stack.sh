@@ -16,7 +16,8 @@ cd "$(dirname "$0")/.."
 
 SUITE=trixie
 PACKAGES=ca-certificates,g++,git,make,python3,python3-dev,python3-pip,python3-venv
-TESTS="tests/core tests/components tests/e2e/test_digits_pipeline.py tests/pipelines/kubeflow/test_runner.py"
+TESTS="tests/core tests/components tests/e2e/test_digits_pipeline.py \
+tests/pipelines/kubeflow/test_compiler.py tests/pipelines/kubeflow/test_platform.py"
 # The settings with which this machine reaches its package index; they name no path but those of certificates.
 SETTINGS="http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY PIP_INDEX_URL
   PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEOUT PIP_RETRIES UV_DEFAULT_INDEX UV_INDEX UV_INDEX_URL

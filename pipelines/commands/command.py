@@ -54,6 +54,16 @@ def start(verbose: bool) -> None:
         quieten()
 
 
+def options(*groups: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command all of these options, in this order; of a tuple, each of its options."""
+    flat = [option for group in groups for option in (group if isinstance(group, tuple) else (group,))]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        return functools.reduce(lambda decorated, option: option(decorated), reversed(flat), function)
+
+    return decorate
+
+
 config_option = click.option(
     "--config", "config_file", required=True, type=click.Path(path_type=Path), help="The configuration, a YAML file."
 )

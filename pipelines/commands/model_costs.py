@@ -1,4 +1,4 @@
-"""`morph-tfx cost`: what a model costs, layer by layer, and with a structure, what it would cost then."""
+"""What a model costs, layer by layer, and with a structure, what it would cost then: counted, and shown as tables."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from rich.table import Table
 
 import morph_core as morph
 from morph_core.cost.costs import written
+
+from ..account import change, cost_title
 
 APPLICATIONS = "keras.applications:"
 
@@ -95,8 +97,7 @@ def show(result: ModelCosts, console: Console | None = None) -> None:
     for name, cost in result.costs.items():
         row = [_heading(name), written(cost["seed"])]
         if with_structure:
-            change = f"{cost['structure'] / cost['seed'] - 1:+.1%}" if cost["seed"] else ""
-            row += [written(cost["structure"]), change]
+            row += [written(cost["structure"]), change(cost["seed"], cost["structure"])]
         total.add_row(*row, cost["unit"])
     console.print(total)
 
@@ -104,7 +105,7 @@ def show(result: ModelCosts, console: Console | None = None) -> None:
 def _heading(cost: str) -> str:
     if cost.startswith("latency:"):
         return f"{cost} (ms)"
-    return {"flops": "FLOPs (multiply-add = 2)", "params": "parameters"}.get(cost, cost.replace("_", " "))
+    return cost_title(cost)
 
 
 def _load(model: str, shape: str | None) -> keras.Model:

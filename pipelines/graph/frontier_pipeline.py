@@ -22,7 +22,7 @@ from tfx import v1 as tfx
 from morph_tfx.components import Frontier, Retrainer, UniformWidths
 from morph_tfx.components.frontier.component import Branch
 
-from ..config.config import PipelineConfig
+from ..config import PipelineConfig
 from . import stages
 
 FRONTIER = "Frontier"

@@ -13,7 +13,7 @@ from tfx import v1 as tfx
 
 from morph_tfx.components import Retrainer
 
-from ..config.config import PipelineConfig
+from ..config import PipelineConfig
 from . import stages
 from .frontier_pipeline import frontier_pipeline
 
@@ -33,7 +33,7 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
             networks are compared with each other, and with no baseline.
 
     Returns:
-        The pipeline, for any TFX runner. Run it with `local_runner`, compile it with `kubeflow_runner`.
+        The pipeline, for any TFX runner; `run_pipeline` runs it here, `compile_pipeline` makes a job of it.
     """
     if config.budgets is not None:
         return frontier_pipeline(config)

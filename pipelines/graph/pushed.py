@@ -22,7 +22,7 @@ from tfx.types import standard_artifacts
 from morph_core import MorphError
 from morph_tfx.components import MorphStructure
 
-from ..config.config import PipelineConfig
+from ..config import PipelineConfig
 from .lineage import artifacts_of, made_from
 
 

@@ -23,7 +23,7 @@ from tfx.types import standard_artifacts
 
 from morph_tfx.components import MorphStructure, PushedStructure, Retrainer
 
-from ..config.config import PipelineConfig
+from ..config import PipelineConfig
 from . import stages
 from .pushed import LatestPushedStructure
 
@@ -43,7 +43,7 @@ def retrain_pipeline(
             that was looked up is compared with the model that it was found in.
 
     Returns:
-        The pipeline, for any TFX runner. Run it with `local_runner`, compile it with `kubeflow_runner`.
+        The pipeline, for any TFX runner; `run_pipeline` runs it here, `compile_pipeline` makes a job of it.
     """
     source, structure, schema, pushed_model = _source(config, resolve)
     data = stages.prepare(config, schema)

@@ -16,7 +16,7 @@ from tfx.dsl.components.base import base_beam_component
 
 from morph_tfx.components import MorphTrainer
 
-from ..config.config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
+from ..config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
 from .baseline import LatestOtherBlessedModel
 from .transform import Transform
 

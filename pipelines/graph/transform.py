@@ -23,6 +23,8 @@ from tfx.components.transform import executor
 from tfx.dsl.components.base import executor_spec
 from tfx.utils import import_utils, io_utils
 
+from .environment import environment_variable
+
 # Python imports it when it starts. When a worker ends, objects of TensorFlow outlive the modules that they need, and
 # would say so on the standard error, in the middle of the account.
 _SITECUSTOMIZE = """
@@ -77,15 +79,9 @@ def importable_in_workers(file: str) -> Iterator[None]:
             name = neighbour.stem
             if name.isidentifier() and _origin(importlib.util.find_spec(name)) == str(neighbour):
                 (Path(directory) / neighbour.name).symlink_to(neighbour)
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (directory, before)))
-        try:
+        path = os.pathsep.join(filter(None, (directory, os.environ.get("PYTHONPATH"))))
+        with environment_variable("PYTHONPATH", path):
             yield
-        finally:
-            if before is None:
-                del os.environ["PYTHONPATH"]
-            else:
-                os.environ["PYTHONPATH"] = before
 
 
 def _origin(spec: Any) -> str | None:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from morph_core import MorphError
 
 from ..account import Say
+from .answers import Conflict, Gone, Transient, refusal, without_secret
 from .credentials import HOW_TO, Credential
 
 try:
@@ -36,6 +37,7 @@ except ModuleNotFoundError as error:
 
 Found = TypeVar("Found")
 
+_PAGE = 100  # objects asked for at a time
 _CONNECT_SECONDS = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds between attempts: 1, 2, 4, ... and a jitter of up to 1
 _LONGEST_RETRY_AFTER = 120.0  # seconds that a server may ask us to wait
@@ -60,22 +62,6 @@ class Connection:
     ca_file: str | None = None
     timeout: float = 60.0
     attempts: int = 6
-
-
-class _Transient(Exception):
-    """The same request may succeed later; it may have been executed already."""
-
-    def __init__(self, reason: str, retry_after: float = 0.0):
-        super().__init__(reason)
-        self.retry_after = retry_after
-
-
-class _Conflict(Exception):
-    """There is such an object already."""
-
-
-class _Gone(MorphError):
-    """There is no such object."""
 
 
 class KubeflowApi:
@@ -120,6 +106,11 @@ class KubeflowApi:
         self.recurring_runs = kfp_server_api.RecurringRunServiceApi(self._client)
         self.runs = kfp_server_api.RunServiceApi(self._client)
 
+    @property
+    def scope(self) -> dict[str, str]:
+        """What a request for something of the user's own says besides: the namespace, where Kubeflow has several."""
+        return {"namespace": self.namespace} if self.namespace else {}
+
     def call(self, what: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Makes a request that may be repeated, one that reads or that sets a state.
 
@@ -135,11 +126,38 @@ class KubeflowApi:
                 return self._once(what, function, *arguments, **named)
         raise AssertionError("the attempts end in a result or an error")
 
+    def each(
+        self, what: str, function: Callable[..., Any], field: str, name: str | None = None, **scope: str
+    ) -> Iterator[Any]:
+        """The objects of all pages of a list.
+
+        Args:
+            what: as for `call`.
+            function: a method of one of the services that lists objects.
+            field: of its answer, with the objects.
+            name: only those that are called so.
+            scope: further arguments of the request.
+
+        Raises:
+            MorphError: as `call`.
+        """
+        if name is not None:
+            predicate = {"operation": "EQUALS", "key": "display_name", "string_value": name}
+            scope = {**scope, "filter": json.dumps({"predicates": [predicate]})}
+        token = ""
+        while True:
+            page = self.call(what, function, page_size=_PAGE, page_token=token, **scope)
+            # A server that does not know the filter must not make us take another object for ours.
+            yield from (one for one in getattr(page, field) or () if name is None or one.display_name == name)
+            token = page.next_page_token
+            if not token:
+                return
+
     def remove(self, what: str, function: Callable[..., Any], *arguments: Any) -> None:
         """As `call`, for a deletion: what is gone already has been deleted."""
         try:
             self.call(what, function, *arguments)
-        except _Gone:
+        except Gone:
             self.say(f"{what}: it is gone already.")
 
     def create(
@@ -167,7 +185,7 @@ class KubeflowApi:
                 made = True  # if the next look finds it: the request was executed, though its answer was lost
                 try:
                     return self._once(what, function, *arguments, **named), True
-                except _Conflict as conflict:
+                except Conflict as conflict:
                     found = find()
                     if found is not None:
                         return found, False
@@ -189,7 +207,7 @@ class KubeflowApi:
             self.say(f"To {what}: {error}. Trying again in {seconds:.0f} s ...")
 
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Transient),
+            retry=tenacity.retry_if_exception_type(Transient),
             stop=tenacity.stop_after_attempt(self._connection.attempts),
             wait=wait,
             sleep=self._sleep,
@@ -216,13 +234,13 @@ class KubeflowApi:
         try:
             result = function(*arguments, _request_timeout=timeout, **named)
         except kfp_server_api.ApiException as error:
-            raise self._refusal(what, error) from None
+            raise refusal(what, error, self.endpoint, credential) from None
         except urllib3.exceptions.HTTPError as error:
-            raise _Transient(self._hidden(_reason(error, self._connection.timeout))) from None
+            raise Transient(without_secret(_reason(error, self._connection.timeout), credential)) from None
         except (AttributeError, TypeError, ValueError) as error:
             # The generated client stumbles over answers that are no JSON, and over its own report of TLS errors.
             if isinstance(error.__context__, kfp_server_api.ApiException):
-                raise self._refusal(what, error.__context__) from None
+                raise refusal(what, error.__context__, self.endpoint, credential) from None
             broken = error
         response = self._client.last_response
         kind = response.getheader("content-type") or "" if response is not None else ""
@@ -236,65 +254,9 @@ class KubeflowApi:
             raise broken
         return result
 
-    def _refusal(self, what: str, error: Any) -> Exception:
-        status = error.status or 0
-        said = self._said(error)
-        if status == 0:
-            return MorphError(
-                f"{self.endpoint}: {said}. If the server's certificate is signed by your own authority, name its "
-                "certificates: --ca-file FILE."
-            )
-        if status in (401, 403) or 300 <= status < 400:
-            credential = self._connection.credential
-            sent = (
-                "no credential was sent"
-                if credential is None
-                else f"the {credential.kind} of {credential.source} was sent"
-            )
-            meaning = {401: "does not know us", 403: "does not allow us to do this"}.get(status, "sends us to log in")
-            return MorphError(
-                f"Kubeflow Pipelines refuses to {what}: status {status}, it {meaning}; {sent}. {HOW_TO}."
-                + (f" The server said: {said}." if said else "")
-            )
-        if status == 404:
-            return _Gone(
-                f"Kubeflow Pipelines cannot {what}: status 404, not found. Expected the API at {self.endpoint}"
-                + (f". The server said: {said}." if said else ".")
-            )
-        if status == 409:
-            return _Conflict(f"status 409, there is one already. The server said: {said}.")
-        if status in (408, 429) or (status >= 500 and status != 501):
-            headers = error.headers or {}
-            seconds = headers.get("retry-after") or ""
-            return _Transient(
-                f"the server answered {status}" + (f" ({said})" if said else ""),
-                float(seconds) if seconds.isdecimal() else 0.0,
-            )
-        return MorphError(
-            f"Kubeflow Pipelines refuses to {what}: status {status}. The server said: {said or 'nothing'}."
-        )
-
-    def _said(self, error: Any) -> str:
-        """The message in an answer, on one line, without secrets."""
-        text = error.body or error.reason or ""
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        try:
-            fields = json.loads(text)
-        except ValueError:
-            fields = None
-        if isinstance(fields, dict):
-            text = str(fields.get("error_message") or fields.get("message") or fields.get("error") or "")
-        elif "<html" in text.lower():
-            text = ""
-        return self._hidden(re.sub(r"\s+", " ", text).strip().rstrip(".")[:300])
-
-    def _hidden(self, text: str) -> str:
-        credential = self._connection.credential
-        return text if credential is None else credential.hide(text)
-
 
 def _reason(error: Exception, timeout: float) -> str:
+    """Why there was no answer at all."""
     if isinstance(error, urllib3.exceptions.NewConnectionError):  # some versions count it among the time-outs
         return f"no connection ({str(error).rpartition(': ')[2]})"
     if isinstance(error, urllib3.exceptions.TimeoutError):

@@ -1,8 +1,8 @@
 """What open-source Kubeflow Pipelines can run of what TFX compiles; the rest is refused by name, or changed.
 
 TFX compiles for Vertex AI. `compiled` looks at a pipeline's nodes before TFX does, and has every executor run behind
-our entrypoint (`kubeflow_entrypoint`). `adapt` changes the job that comes out: steps get the outputs that the user
-interface shows (`kubeflow_views`), and ExampleGen is never served from Kubeflow's cache, whose key knows the name of a
+our entrypoint (`entrypoint`). `adapt` changes the job that comes out: steps get the outputs that the user
+interface shows (`views`), and ExampleGen is never served from Kubeflow's cache, whose key knows the name of a
 directory but not the files in it (on Vertex a hook computes their fingerprint; here the hook is ignored). The
 same holds for other steps that look at what changes outside of the job.
 """

@@ -21,8 +21,10 @@ from kfp import dsl
 
 from morph_core import MorphError
 
-from ..config.config import KubeflowConfig, PipelineConfig, TrainingConfig
-from ..config.steps import StepSettings, check_names, seconds_of
+from ..config import KubeflowConfig, PipelineConfig, TrainingConfig
+from ..config.quantities import seconds_of
+from ..config.step_settings import StepSettings
+from ..config.steps import check_names
 
 
 def apply_settings(

@@ -1,7 +1,5 @@
-"""Submits a compiled job to Kubeflow Pipelines, once or on a schedule.
+"""Runs a compiled job again and again, by Kubeflow Pipelines' own scheduler.
 
-A job is uploaded as a version of the pipeline that it names; the version is named by a hash of the job's content, so
-the same job is there once, however often it is submitted. A run has a name of its own, chosen before the first request.
 A schedule is one recurring run for each name. The API cannot change a recurring run, nor does it mind two of the same
 name, so the name's uniqueness is kept here: each carries a mark, a hash of what it was asked for. What has the wanted
 mark stays; anything else is replaced, in an order in which at no time two of them are enabled, and which the same
@@ -15,79 +13,19 @@ import difflib
 import hashlib
 import json
 import re
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import kfp_server_api
-import yaml
 
 from morph_core import MorphError
 
 from .api import KubeflowApi
 from .cron import people_cron
+from .upload import version_of, version_reference
 
-Found = TypeVar("Found")
-
-_PAGE = 100  # objects asked for at a time
 _MARK = re.compile(r"\[morph-tfx (?P<settings>[0-9a-f]{16}) (?P<state>enabled|disabled)\]")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A compiled job: its file, the pipeline it belongs to, and the name of its content."""
-
-    path: Path
-    pipeline: str
-    version: str
-
-    @classmethod
-    def load(cls, path: Path) -> Job:
-        """Reads the file that `morph-tfx compile` wrote.
-
-        Raises:
-            MorphError: it cannot be read or is no job of schema 2.1.
-        """
-        try:
-            documents = [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
-        except OSError as error:
-            raise MorphError(f"--job: {path} cannot be read: {error.strerror}.") from error
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise MorphError(f"--job: {path} is not YAML. 'morph-tfx compile' writes a job.") from error
-        spec = documents[0] if documents and isinstance(documents[0], dict) else {}
-        name = (spec.get("pipelineInfo") or {}).get("name")
-        if spec.get("schemaVersion") != "2.1.0" or not name:
-            raise MorphError(
-                f"--job: {path} is no job for Kubeflow Pipelines v2: expected schemaVersion 2.1.0 and a "
-                "pipelineInfo.name. 'morph-tfx compile' writes one."
-            )
-        if path.suffix not in (".yaml", ".yml"):
-            raise MorphError(f"--job: expected a file name that ends in .yaml, got {path}. The API takes no other.")
-        content = json.dumps(documents, sort_keys=True, separators=(",", ":"))
-        return cls(path, name, f"{name[:48]}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
-
-
-@dataclass(frozen=True)
-class Version:
-    """A job as Kubeflow Pipelines has it."""
-
-    pipeline_id: str
-    version_id: str
-    name: str
-    uploaded: bool  # by this call
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that was started."""
-
-    run_id: str
-    name: str
-    url: str
-    version: Version
-    started: bool  # by this call
 
 
 @dataclass(frozen=True)
@@ -135,103 +73,6 @@ class Schedule:
         }
 
 
-def upload(api: KubeflowApi, job: Job) -> Version:
-    """Uploads a job as a version of its pipeline, unless the same job is there.
-
-    Raises:
-        MorphError: as `KubeflowApi.call`.
-    """
-    pipelines = api.pipelines
-    scope = {"namespace": api.namespace} if api.namespace else {}
-
-    def pipeline() -> Any:
-        listed = pipelines.pipeline_service_list_pipelines
-        return _first(_each(api, "look for the pipeline", listed, "pipelines", job.pipeline, **scope))
-
-    body: Any = kfp_server_api.V2beta1Pipeline(display_name=job.pipeline, **scope)
-    if "name" in body.openapi_types:  # newer servers tell the two apart
-        body.name = job.pipeline
-    found, _ = api.create(
-        f"create the pipeline {job.pipeline!r}", pipeline, pipelines.pipeline_service_create_pipeline, body
-    )
-
-    def version() -> Any:
-        listed = pipelines.pipeline_service_list_pipeline_versions
-        scope = {"pipeline_id": found.pipeline_id}
-        return _first(_each(api, "look for the version", listed, "pipeline_versions", job.version, **scope))
-
-    stored, uploaded = api.create(
-        f"upload {job.path.name} as {job.version!r}",
-        version,
-        api.uploads.upload_pipeline_version,
-        str(job.path),
-        name=job.version,
-        pipelineid=found.pipeline_id,
-    )
-    return Version(found.pipeline_id, stored.pipeline_version_id, job.version, uploaded)
-
-
-def experiment_id(api: KubeflowApi, name: str) -> str:
-    """The id of an experiment, which is created where there is none of this name."""
-    scope = {"namespace": api.namespace} if api.namespace else {}
-
-    def find() -> Any:
-        listed = api.experiments.experiment_service_list_experiments
-        return _first(_each(api, "look for the experiment", listed, "experiments", name, **scope))
-
-    body = kfp_server_api.V2beta1Experiment(display_name=name, **scope)
-    what = f"create the experiment {name!r}"
-    found, _ = api.create(what, find, api.experiments.experiment_service_create_experiment, body)
-    return found.experiment_id
-
-
-def submit(
-    api: KubeflowApi,
-    job: Job,
-    experiment: str | None = None,
-    run_name: str | None = None,
-    service_account: str | None = None,
-) -> Run:
-    """Uploads a job and starts one run of it.
-
-    Args:
-        experiment: the experiment that the run belongs to; by default it is named after the pipeline.
-        run_name: by default one that no other run has. With a name of your own, a run of this job that has it already
-            is the run that is meant, and none is started.
-
-    Raises:
-        MorphError: as `KubeflowApi.call`.
-    """
-    version = upload(api, job)
-    experiment_ = experiment_id(api, experiment or job.pipeline)
-    moment = datetime.datetime.now(datetime.timezone.utc)
-    name = run_name or f"{job.version}-{moment:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
-
-    def runs() -> list[Any]:
-        listed = _each(api, "look for the run", api.runs.run_service_list_runs, "runs", name, experiment_id=experiment_)
-        same = [run for run in listed if _version_of(run) == (version.pipeline_id, version.version_id)]
-        return sorted(same, key=lambda run: run.created_at)
-
-    body = kfp_server_api.V2beta1Run(
-        display_name=name,
-        experiment_id=experiment_,
-        pipeline_version_reference=_reference(version.pipeline_id, version.version_id),
-        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={}),
-        service_account=service_account,
-    )
-    what = f"start the run {name!r}"
-    started, made = api.create(what, lambda: next(iter(runs()), None), api.runs.run_service_create_run, body)
-    if made:
-        # A request that timed out can be executed after we looked for its effect and asked again.
-        first, *surplus = runs() or [started]
-        for run in surplus:
-            api.say(f"{name!r} was started twice, because an answer was lost; removing {run.run_id}.")
-            api.remove(f"stop the run {run.run_id}", api.runs.run_service_terminate_run, run.run_id)
-            api.remove(f"delete the run {run.run_id}", api.runs.run_service_delete_run, run.run_id)
-        started = first
-    return Run(started.run_id, name, f"{api.endpoint}/#/runs/details/{started.run_id}", version, made)
-
-
 def list_schedules(api: KubeflowApi, name: str | None = None) -> list[Schedule]:
     """The schedules of the namespace, or those of one name, by name and age.
 
@@ -239,8 +80,7 @@ def list_schedules(api: KubeflowApi, name: str | None = None) -> list[Schedule]:
         MorphError: as `KubeflowApi.call`.
     """
     listed = api.recurring_runs.recurring_run_service_list_recurring_runs
-    scope = {"namespace": api.namespace} if api.namespace else {}
-    found = [_schedule(one) for one in _each(api, "list the schedules", listed, "recurring_runs", name, **scope)]
+    found = [_schedule(one) for one in api.each("list the schedules", listed, "recurring_runs", name, **api.scope)]
     return sorted(found, key=lambda schedule: (schedule.name, schedule.created_at, schedule.id))
 
 
@@ -355,7 +195,7 @@ def _recurring_run(name: str, settings: Settings, digest: str, *, enabled: bool,
         display_name=name,
         description=f"Managed by 'morph-tfx schedule'; changes made elsewhere are lost. [morph-tfx {digest} {state}]",
         experiment_id=settings.experiment_id,
-        pipeline_version_reference=_reference(settings.pipeline_id, settings.version_id),
+        pipeline_version_reference=version_reference(settings.pipeline_id, settings.version_id),
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={}),
         service_account=settings.service_account,
         max_concurrency=str(settings.max_concurrency),
@@ -368,7 +208,7 @@ def _recurring_run(name: str, settings: Settings, digest: str, *, enabled: bool,
 def _schedule(recurring_run: Any) -> Schedule:
     mark = _MARK.search(recurring_run.description or "")
     trigger = recurring_run.trigger.cron_schedule if recurring_run.trigger else None
-    pipeline_id, version_id = _version_of(recurring_run)
+    pipeline_id, version_id = version_of(recurring_run)
     settings = Settings(
         cron=(trigger.cron if trigger else None) or "periodic",
         pipeline_id=pipeline_id,
@@ -387,33 +227,3 @@ def _schedule(recurring_run: Any) -> Schedule:
         mark=mark["settings"] if mark else None,
         meant_enabled=mark is None or mark["state"] == "enabled",
     )
-
-
-def _reference(pipeline_id: str, version_id: str) -> Any:
-    return kfp_server_api.V2beta1PipelineVersionReference(pipeline_id=pipeline_id, pipeline_version_id=version_id)
-
-
-def _version_of(one: Any) -> tuple[str, str]:
-    reference = one.pipeline_version_reference
-    return (reference.pipeline_id or "", reference.pipeline_version_id or "") if reference else ("", "")
-
-
-def _first(listed: Iterator[Found]) -> Found | None:
-    return next(listed, None)
-
-
-def _each(
-    api: KubeflowApi, what: str, function: Callable[..., Any], field: str, name: str | None = None, **scope: str
-) -> Iterator[Any]:
-    """The objects of all pages; those of one name when it is given."""
-    if name is not None:
-        predicate = {"operation": "EQUALS", "key": "display_name", "string_value": name}
-        scope = {**scope, "filter": json.dumps({"predicates": [predicate]})}
-    token = ""
-    while True:
-        page = api.call(what, function, page_size=_PAGE, page_token=token, **scope)
-        # A server that does not know the filter must not make us take another object for ours.
-        yield from (one for one in getattr(page, field) or () if name is None or one.display_name == name)
-        token = page.next_page_token
-        if not token:
-            return

@@ -21,9 +21,10 @@ import numpy as np
 from morph_core import MorphError
 
 from ..account import Say, duration, quieten
-from ..config.config import PipelineConfig, load_config
+from ..config import PipelineConfig, load_config
 from ..config.starter import template
-from .runner import RunResult, run_pipeline
+from .result import RunResult
+from .runner import run_pipeline
 
 _SPLIT_SEED = 0
 _SPLITS = {"train": 1077, "eval": 360, "holdout": 360}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from morph_core import MorphError
 
-from ..config.config import DataConfig, is_uri
+from ..config import DataConfig, is_uri
 from ..config.spans import newest_files
 
 _GZIP = b"\x1f\x8b"

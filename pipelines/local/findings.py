@@ -14,7 +14,7 @@ from tfx.utils import io_utils
 
 from morph_tfx.components import MorphStructure
 
-from ..config.config import DataConfig
+from ..config import DataConfig
 
 Outputs = Mapping[str, Sequence[Artifact]]
 

@@ -8,77 +8,21 @@ and TensorFlow log hundreds of lines per step; they are silenced, warnings inclu
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from morph_core import MorphError, Structure
+from morph_core import MorphError
 from morph_core.cost.costs import written
 
 from ..account import Say, duration, quieten
-from ..config.config import PipelineConfig, PipelineKind, RetrainPipelineConfig, is_uri
-from ..graph.module_files import check_functions, importable, staged, without_wheels
+from ..config import PipelineConfig, PipelineKind, is_uri
+from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples
-
-if TYPE_CHECKING:
-    from .step_runner import Step
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The steps of a finished run, and where its results lie."""
-
-    steps: tuple[Step, ...]
-    seconds: float
-
-    def step(self, node_id: str) -> Step:
-        return next(step for step in self.steps if step.node_id == node_id)
-
-    @property
-    def structures(self) -> tuple[Path, ...]:
-        """The artifact directories of the structures that were found or retrained, each with its structure.json."""
-        from morph_tfx.components import MorphStructure
-
-        found = [artifact for step in self.steps for artifacts in step.outputs.values() for artifact in artifacts]
-        return tuple(Path(artifact.uri) for artifact in found if artifact.type_name == MorphStructure.TYPE_NAME)
-
-    @property
-    def compared(self) -> bool:
-        """Whether the run compared several budgets."""
-        return any(step.node_id == "Frontier" for step in self.steps)
-
-    @property
-    def frontier(self) -> Path:
-        """The artifact directory of the comparison of several budgets: frontier.json and report.html are inside."""
-        return Path(self.step("Frontier").outputs["frontier"][0].uri)
-
-    @property
-    def blessed(self) -> bool:
-        """Whether Evaluator found the model good enough."""
-        return self.step("Evaluator").outputs["blessing"][0].get_int_custom_property("blessed") == 1
-
-    @property
-    def evaluation(self) -> Path:
-        """The directory with TFMA's results."""
-        return Path(self.step("Evaluator").outputs["evaluation"][0].uri)
-
-    @property
-    def pushed_model(self) -> str | None:
-        """The directory of the pushed SavedModel, or None when the model was held back."""
-        pushed = self.step("Pusher").outputs["pushed_model"][0]
-        if pushed.get_int_custom_property("pushed") != 1:
-            return None
-        return pushed.get_string_custom_property("pushed_destination")
-
-    @property
-    def cached(self) -> bool:
-        """Whether no step had to do any work."""
-        return all(step.state != "ran" for step in self.steps)
+from .result import RunResult
+from .staging import importable, staged_modules, staged_structure
 
 
 def run_pipeline(
@@ -101,7 +45,7 @@ def run_pipeline(
             raise MorphError(f"{key}: {path} is remote. A run on this machine expects a path on its own disk.")
     check_functions(config)
     check_examples(config.data, config.label)
-    config = with_staged_structure(staged(config))
+    config = staged_structure(staged_modules(config))
     for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
         Path(directory).mkdir(parents=True, exist_ok=True)
     if not verbose:
@@ -156,23 +100,6 @@ def _about(config: PipelineConfig) -> dict[str, str]:
         words |= {f"{step}-{arm.name}": arm.label for step in ("UniformWidths", "Retrainer", "Evaluator")}
         words |= {f"MorphTrainer-{arm.name}-{cycle}": _cycle(config.at(arm.target), cycle) for cycle in cycles}
     return words
-
-
-def with_staged_structure(config: PipelineConfig) -> PipelineConfig:
-    """The configuration with its structure, if it names one, replaced by a copy that is named by its content.
-
-    TFX knows an imported artifact by its place: of a file that was changed it would take the cached results.
-    """
-    structure = config.retrain_pipeline.structure
-    if structure is None:
-        return config
-    path = Path(structure) / "structure.json" if Path(structure).is_dir() else Path(structure)
-    text = Structure.load(path).to_json()
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    copy = Path(config.pipeline_root) / "_structures" / digest / "structure.json"
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    Structure.from_json(text).save(copy)
-    return config.model_copy(update={"retrain_pipeline": RetrainPipelineConfig(structure=str(copy))})
 
 
 def _cycle(config: PipelineConfig, cycle: int) -> str:

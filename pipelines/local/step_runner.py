@@ -10,29 +10,18 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import local_dag_runner, runner_utils
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import execution_lib
-from tfx.types import Artifact
 
 from ..account import duration
+from .result import Step
 
 _RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
-
-
-@dataclass(frozen=True)
-class Step:
-    """What became of one node: `outputs` maps output names to artifacts, as recorded in ML metadata."""
-
-    node_id: str
-    state: Literal["ran", "cached", "looked up"]
-    seconds: float
-    outputs: Mapping[str, Sequence[Artifact]]
 
 
 class StepRunner(local_dag_runner.LocalDagRunner):

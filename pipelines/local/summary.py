@@ -11,8 +11,9 @@ from rich.table import Table
 import morph_core as morph
 from morph_core.cost.costs import unit_of, written
 
-from ..config.config import PipelineConfig
-from .runner import RunResult
+from ..account import change, cost_title
+from ..config import PipelineConfig
+from .result import RunResult
 
 Row = tuple[str, str, str, str]
 """What is compared, the seed's value, the final model's, and the change."""
@@ -38,7 +39,8 @@ def show_summary(
     for column in comparison.columns[1:]:
         column.justify = "right"
     for name, cost in structure.costs.items():
-        comparison.add_row(_label(name), written(cost["seed"]), written(cost["structure"]), _change(cost))
+        seed, final = cost["seed"], cost["structure"]
+        comparison.add_row(_label(name), written(seed), written(final), change(seed, final))
     for row in more:
         comparison.add_row(*row)
     console.print(comparison)
@@ -97,9 +99,5 @@ def _show_frontier(result: RunResult, console: Console) -> None:
 
 
 def _label(cost: str) -> str:
-    label = {"flops": "FLOPs (multiply-add = 2)", "params": "parameters"}.get(cost)
-    return label or cost.replace("_", " ") + (f" ({unit_of(cost)})" if unit_of(cost) else "")
-
-
-def _change(cost: dict[str, float]) -> str:
-    return f"{cost['structure'] / cost['seed'] - 1:+.1%}" if cost["seed"] else ""
+    unit = "" if cost in ("flops", "params") else unit_of(cost)  # their titles say it
+    return cost_title(cost) + (f" ({unit})" if unit else "")

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from morph_tfx.pipelines.config.config import load_config
+from morph_tfx.pipelines.config import load_config
 from morph_tfx.pipelines.local import demo
 from morph_tfx.pipelines.local.runner import run_pipeline
 

@@ -9,12 +9,13 @@ import yaml
 from rich.console import Console
 from tfx.orchestration import metadata
 
-from morph_tfx.pipelines.config.config import PipelineConfig, load_config
+from morph_tfx.pipelines.config import PipelineConfig, load_config
 from morph_tfx.pipelines.graph.frontier_pipeline import arms
 from morph_tfx.pipelines.graph.pushed import latest_pushed
-from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
 from morph_tfx.pipelines.local import demo
-from morph_tfx.pipelines.local.runner import RunResult, run_pipeline
+from morph_tfx.pipelines.local.result import RunResult
+from morph_tfx.pipelines.local.runner import run_pipeline
 from morph_tfx.pipelines.local.summary import show_summary
 
 SETTINGS = {

@@ -12,10 +12,11 @@ import tensorflow as tf
 import yaml
 
 import morph_core as morph
-from morph_tfx.pipelines.config.config import PipelineConfig, load_config
+from morph_tfx.pipelines.config import PipelineConfig, load_config
 from morph_tfx.pipelines.config.starter import template
 from morph_tfx.pipelines.local import demo
-from morph_tfx.pipelines.local.runner import RunResult, run_pipeline
+from morph_tfx.pipelines.local.result import RunResult
+from morph_tfx.pipelines.local.runner import run_pipeline
 
 LEAST_ACCURACY = 0.8  # of a pushed model on held-out digits, after this short training; chance is 0.1
 CONFIG = {

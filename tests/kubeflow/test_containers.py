@@ -25,8 +25,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from morph_tfx.pipelines.config.config import KubeflowConfig, load_config
-from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from morph_tfx.pipelines.config import KubeflowConfig, load_config
+from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
 from morph_tfx.pipelines.local import demo
 from tests.kubeflow.containers import ContainerCluster
 from tests.kubeflow.engine import Engine, engines

@@ -12,8 +12,8 @@ import tensorflow as tf
 import yaml
 
 import morph_core as morph
-from morph_tfx.pipelines.config.config import load_config
-from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from morph_tfx.pipelines.config import load_config
+from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
 from morph_tfx.pipelines.local import demo
 from tests.kubeflow.launcher import Cluster, Run, Stored
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from morph_tfx.pipelines.config.config import load_config
-from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from morph_tfx.pipelines.config import load_config
+from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
 from morph_tfx.pipelines.local import demo
 from tests.kubeflow.launcher import Cluster, Run
 

@@ -17,9 +17,9 @@ import morph_core as morph
 from morph_tfx.components.artifacts import model_assets
 from morph_tfx.components.retrainer import serving
 from morph_tfx.components.training import user_module
-from morph_tfx.pipelines.config.config import load_config
+from morph_tfx.pipelines.config import load_config
 from morph_tfx.pipelines.config.starter import template
-from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
 from morph_tfx.pipelines.local import demo
 from tests.kubeflow.launcher import Cluster, Run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from morph_tfx.pipelines.config.config import KubeflowConfig
+from morph_tfx.pipelines.config import KubeflowConfig
 from morph_tfx.pipelines.kubeflow.job import COMMAND
 from tests.packaging.source import ROOT
 

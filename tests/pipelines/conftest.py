@@ -1,4 +1,4 @@
-"""ML metadata in memory, filled through TFX's own publishing calls."""
+"""ML metadata in memory, filled through TFX's own publishing calls, and a stand-in for the server of Kubeflow."""
 
 import ml_metadata as mlmd
 import pytest
@@ -71,3 +71,18 @@ def made(kind: type[Artifact], **properties: int | str) -> Artifact:
         else:
             artifact.set_string_custom_property(name, value)
     return artifact
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_of_our_own(monkeypatch):
+    for name in ("KFP_TOKEN", "KFP_TOKEN_FILE", "KFP_COOKIE", "KFP_COOKIE_FILE", "KFP_ENDPOINT", "KFP_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server():
+    """A stand-in for the server of Kubeflow Pipelines, which lets in who has the token."""
+    from tests.pipelines.kubeflow.server import TOKEN, KubeflowServer  # needs the extra 'kubeflow'
+
+    with KubeflowServer(token=TOKEN) as running:
+        yield running

@@ -44,24 +44,6 @@ def test_the_version_is_the_package_s():
     assert __version__ in invoke("--version").output
 
 
-def test_init_writes_files_that_run_accepts_but_for_the_data(tmp_path):
-    result = invoke("init", tmp_path / "new")
-    assert result.exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["config.yaml", "module.py"]
-    result = invoke("run", "--config", tmp_path / "new" / "config.yaml")
-    assert result.exit_code == 2
-    assert f"data.path: {tmp_path / 'new' / 'data'} is not a directory" in result.output
-
-
-def test_init_overwrites_nothing(tmp_path):
-    (tmp_path / "module.py").write_text("mine")
-    result = invoke("init", tmp_path)
-    assert result.exit_code == 2
-    assert "module.py exists already" in result.output
-    assert (tmp_path / "module.py").read_text() == "mine"
-    assert not (tmp_path / "config.yaml").exists()
-
-
 @pytest.mark.parametrize("command", [["run"], ["compile", "--output", "job.yaml"]])
 def test_a_bad_configuration_ends_in_one_message_and_exit_code_2(tmp_path, command):
     (tmp_path / "config.yaml").write_text("nme: digits\n")
@@ -82,7 +64,7 @@ def test_an_interrupt_says_that_the_run_can_go_on(monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("morph_tfx.pipelines.config.config.load_config", interrupted)
+    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", interrupted)
     result = invoke("run", "--config", tmp_path / "config.yaml")
     assert result.exit_code == 130
     assert "the same command goes on" in result.output
@@ -92,7 +74,7 @@ def test_other_errors_keep_their_traceback(monkeypatch, tmp_path):
     def broken(*_):
         raise ValueError("a bug")
 
-    monkeypatch.setattr("morph_tfx.pipelines.config.config.load_config", broken)
+    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", broken)
     result = invoke("run", "--config", tmp_path / "config.yaml")
     assert isinstance(result.exception, ValueError)
     assert str(result.exception) == "a bug"

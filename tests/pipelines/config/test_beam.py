@@ -5,30 +5,16 @@ from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners import runner
 
-from morph_core import MorphError
-from morph_tfx.pipelines.config.config import PipelineConfig, parse_config
+from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.config.starter import template
+from tests.pipelines.config.sample import config_of, expect_refusal
 
-BASE = """
-name: digits
-data: {format: tfrecord, path: data, splits: {train: train/*, eval: eval/*}}
-module_file: module.py
-label: label
-target: 0.5
-search: {epochs: 3}
-retrain: {epochs: 3}
-evaluate: {lower_bound: 0.9}
-"""
 DATAFLOW = "{runner: dataflow, project: my-project, region: europe-west1, temp_location: gs://bucket/tmp, workers: 20}"
 
 
-def config(text: str = "") -> PipelineConfig:
-    return parse_config(BASE + text, "config.yaml", "/base")
-
-
-def options(text: str) -> pipeline_options.PipelineOptions:
+def options(*lines: str) -> pipeline_options.PipelineOptions:
     """What Beam reads; an argument that it does not know ends the test."""
-    arguments = list(config(text).beam_pipeline_args)
+    arguments = list(config_of(*lines).beam_pipeline_args)
     found = pipeline_options.PipelineOptions(arguments)
     known = {f"--{name}" for name in found.get_all_options(add_extra_args_fn=None)}
     assert {argument.partition("=")[0] for argument in arguments} <= known
@@ -37,7 +23,8 @@ def options(text: str) -> pipeline_options.PipelineOptions:
 
 def test_without_a_word_the_data_steps_run_in_one_process():
     expected = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
-    assert config().beam_pipeline_args == config("beam: {runner: direct, workers: 1}").beam_pipeline_args == expected
+    said = config_of("beam: {runner: direct, workers: 1}")
+    assert config_of().beam_pipeline_args == said.beam_pipeline_args == expected
 
 
 @pytest.mark.parametrize("workers", [0, 4])
@@ -70,7 +57,7 @@ def test_flink_and_spark_get_their_masters_and_workers():
 
 def test_what_calls_the_users_module_stays_on_its_machine():
     """The last of two arguments counts, for Beam as for us; Transform's own come after the pipeline's."""
-    found = config(f"beam: {DATAFLOW}")
+    found = config_of(f"beam: {DATAFLOW}")
     arguments = [*found.beam_pipeline_args, *found.beam.arguments_of("Transform")]
     direct = pipeline_options.PipelineOptions(arguments)
     assert direct.view_as(pipeline_options.StandardOptions).runner == "DirectRunner"
@@ -81,49 +68,11 @@ SEVERAL = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 ALONE = ["--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1"]
 
 
-def nodes_of(build, config: PipelineConfig) -> dict[str, list[str]]:
-    """The arguments that TFX has for Beam, by node id, of those that run it."""
-    from morph_tfx.pipelines.graph.module_files import without_wheels
-
-    with without_wheels():
-        nodes = build(config).components
-    return {
-        node.id: spec.beam_pipeline_args for node in nodes if hasattr(spec := node.executor_spec, "beam_pipeline_args")
-    }
-
-
-def test_the_pipelines_nodes_get_them():
-    from morph_tfx.pipelines.graph.morph_pipeline import morph_pipeline
-
-    of = nodes_of(morph_pipeline, config("beam: {runner: direct, workers: 2}"))
-    assert of == {
-        "ImportExampleGen": SEVERAL,
-        "StatisticsGen": SEVERAL,
-        "Transform": SEVERAL,
-        "Evaluator": SEVERAL,
-    }
-
-
-@pytest.mark.parametrize("kind", ["morph", "budgets", "retrain"])
-def test_what_is_named_stays_in_one_process_in_every_pipeline(kind):
-    from morph_tfx.pipelines.graph.morph_pipeline import morph_pipeline
-    from morph_tfx.pipelines.graph.retrain_pipeline import retrain_pipeline
-
-    text = BASE + "beam: {runner: direct, workers: 2, in_process: [Evaluator, StatisticsGen]}"
-    if kind == "budgets":
-        text = text.replace("target: 0.5", "budgets: [0.25, 0.5]\nchoose: {min_accuracy: 0.9}")
-    build = retrain_pipeline if kind == "retrain" else morph_pipeline
-    of = nodes_of(build, parse_config(text, "config.yaml", "/base"))
-    branches = ["-25", "-50", "-uniform-25", "-uniform-50", "-seed"] if kind == "budgets" else [""]
-    alone = {node: [*SEVERAL, *ALONE] for node in ["StatisticsGen", *(f"Evaluator{branch}" for branch in branches)]}
-    assert of == {"ImportExampleGen": SEVERAL, "Transform": SEVERAL, **alone}
-
-
 @pytest.mark.parametrize(
     "beam", [DATAFLOW, "{runner: spark, spark_master_url: 'spark://s:1'}", "{runner: direct, workers: 0}"]
 )
 def test_one_process_is_one_process_with_every_runner(beam):
-    found = config(f"beam: {beam[:-1]}, in_process: [Evaluator]}}").beam
+    found = config_of(f"beam: {beam[:-1]}, in_process: [Evaluator]}}").beam
     of_evaluator = pipeline_options.PipelineOptions([*found.arguments, *found.arguments_of("Evaluator")])
     assert of_evaluator.view_as(pipeline_options.StandardOptions).runner == "DirectRunner"
     direct = of_evaluator.view_as(pipeline_options.DirectOptions)
@@ -139,8 +88,8 @@ def test_the_demos_data_steps_have_two_processes_and_its_evaluator_one():
 
 
 def test_further_arguments_come_last():
-    text = "beam: {runner: direct, workers: 2}\nbeam_args: [--direct_num_workers=3]\n"
-    assert options(text).view_as(pipeline_options.DirectOptions).direct_num_workers == 3
+    found = options("beam: {runner: direct, workers: 2}", "beam_args: [--direct_num_workers=3]")
+    assert found.view_as(pipeline_options.DirectOptions).direct_num_workers == 3
 
 
 @pytest.mark.parametrize(
@@ -192,7 +141,4 @@ def test_further_arguments_come_last():
     ],
 )
 def test_what_a_runner_cannot_use_or_cannot_do_without_is_refused(beam, parts):
-    with pytest.raises(MorphError) as caught:
-        config(f"beam: {beam}")
-    for part in parts:
-        assert part in str(caught.value)
+    expect_refusal([f"beam: {beam}"], parts)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tfx.utils import json_utils
 
-from morph_tfx.pipelines.config.config import EvaluateConfig, parse_config
+from morph_tfx.pipelines.config import EvaluateConfig, parse_config
 from morph_tfx.pipelines.graph.module_files import without_wheels
 from morph_tfx.pipelines.graph.morph_pipeline import morph_pipeline
 from morph_tfx.pipelines.graph.stages import LATEST_BLESSED, eval_config

@@ -5,7 +5,7 @@ from tfx.types import standard_artifacts as artifacts
 
 from morph_core import MorphError
 from morph_tfx.components import MorphStructure
-from morph_tfx.pipelines.config.config import parse_config
+from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.graph.pushed import LatestPushedStructure, check_pushed, latest_pushed
 from tests.pipelines.conftest import made
 

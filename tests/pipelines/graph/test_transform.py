@@ -7,12 +7,11 @@ import sys
 import pytest
 from tfx.utils import import_utils
 
-from morph_tfx.pipelines.graph.module_files import importable
 from morph_tfx.pipelines.graph.transform import importable_in_workers
 
 
 @pytest.fixture
-def module(tmp_path, request) -> str:
+def module(tmp_path, request, monkeypatch) -> str:
     """A module file with a neighbour, and one that is called like a library."""
     neighbour = f"neighbour_of_{request.node.name}"
     (tmp_path / f"{neighbour}.py").write_text("VALUE = 7\n")
@@ -21,6 +20,7 @@ def module(tmp_path, request) -> str:
         f"import json\nimport {neighbour}\n\n\ndef preprocessing_fn(inputs):\n"
         f"    return json.dumps([inputs, {neighbour}.VALUE])\n"
     )
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # as a local run has it
     return str(tmp_path / "module.py")
 
 
@@ -31,7 +31,7 @@ def started(code: str) -> str:
 
 def test_a_worker_imports_the_module_by_tfxs_name_with_its_neighbours_and_the_libraries(module):
     before = os.environ.get("PYTHONPATH")
-    with importable(module), importable_in_workers(module):
+    with importable_in_workers(module):
         name = import_utils.import_func_from_source(module, "preprocessing_fn").__module__
         assert name.startswith("user_module_")
         assert started(f"import {name}; print({name}.preprocessing_fn(5))") == "[5, 7]"
@@ -52,7 +52,7 @@ del one
 """
     command = [sys.executable, "-c", code]
     assert "at the end" in subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    with importable(module), importable_in_workers(module):
+    with importable_in_workers(module):
         told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     assert "TypeError: earlier" in told and "at the end" not in told
 
@@ -61,6 +61,6 @@ def test_the_path_that_was_there_stays_behind_and_comes_back(module, monkeypatch
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "further.py").write_text("VALUE = 3\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "more"))
-    with importable(module), importable_in_workers(module):
+    with importable_in_workers(module):
         assert started("import further; print(further.VALUE)") == "3"
     assert os.environ["PYTHONPATH"] == str(tmp_path / "more")

@@ -31,6 +31,7 @@ import kfp_server_api
 import yaml
 
 PREFIX = "/apis/v2beta1"
+TOKEN = "very-secret-token"  # of those that are let in
 
 Way = Literal["answer", "lost", "cut", "hang", "late", "die", "die before"]
 """What goes wrong.

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from morph_tfx.pipelines.commands.cli import cli
-from morph_tfx.pipelines.config.config import parse_config
+from morph_tfx.pipelines.config import parse_config
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "kubeflow.md").read_text(encoding="utf-8")
 COMMANDS = [line.strip() for line in GUIDE.splitlines() if re.match(r" {4}morph-tfx ", line)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from morph_tfx.pipelines.config.config import load_config
+from morph_tfx.pipelines.config import load_config
 from morph_tfx.pipelines.local import demo
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from morph_core import MorphError
-from morph_tfx.pipelines.config.config import DataConfig
+from morph_tfx.pipelines.config import DataConfig
 from morph_tfx.pipelines.local.examples import check_examples
 
 

@@ -5,7 +5,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.types import standard_artifacts
 
 from morph_tfx.components import MorphStructure
-from morph_tfx.pipelines.config.config import DataConfig
+from morph_tfx.pipelines.config import DataConfig
 from morph_tfx.pipelines.local.findings import findings
 
 PLAIN = DataConfig(format="csv", path="/data", splits={"train": "train/*", "eval": "eval/*"})

@@ -1,58 +1,15 @@
-"""The compiled job: compared with a golden, loaded by the kfp SDK, the same bytes every time.
-
-The golden is one per TFX version, because TFX decides much of what is in a job. After a change that is meant, write it
-anew and read the difference:
-
-    MORPH_TFX_UPDATE_GOLDENS=1 .venv/bin/python -m pytest tests/pipelines/kubeflow/test_runner.py
-"""
+"""What the steps of a compiled job need from the cluster: in the job itself, and in its second document."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
-import tfx
-import yaml
 
 from morph_core import MorphError
-from morph_tfx.pipelines.config.config import parse_config
-from morph_tfx.pipelines.config.steps import COMPONENTS
-from morph_tfx.pipelines.kubeflow.runner import compile_pipeline
+from tests.pipelines.kubeflow.jobs import TEXT, compiled, specs
 
-TEXT = """
-name: digits
-data: {format: tfrecord, path: gs://bucket/digits, splits: {train: train/*, eval: eval/*}}
-module_file: module.py
-label: label
-target: 0.35
-expand_to: 0.5
-cycles: 2
-search: {epochs: 20, batch_size: 64}
-retrain: {steps: 500, batch_size: 64}
-evaluate: {lower_bound: 0.9, max_drop: 0.02}
-push_to: gs://bucket/serving
-"""
-KUBEFLOW = """
-kubeflow:
-  image: registry.example.com/morph-tfx:1
-  pipeline_root: minio://mlpipeline/v2/artifacts/digits
-  accelerator: {type: nvidia.com/gpu, count: 2}
-  cpu: 4
-  memory: 16
-  steps:
-    "*": {retries: 2, secrets: [{name: s3, env: {AWS_SECRET_ACCESS_KEY: secretkey}}]}
-    MorphTrainer: {profile: gpu, accelerator: {count: 2}, memory_request: 8Gi, timeout: 6h}
-    MorphTrainer-2: {env: {TF_CPP_MIN_LOG_LEVEL: "2"}, node_selector: {disk: ssd}}
-    Transform: {volumes: [{pvc: datasets, mount: /data}], cpu: 500m, image: registry.example.com/data:1}
-    Pusher: {cache: false, retries: {count: 1, backoff: 5m}, secrets: [{name: gcs, mount: /var/secrets/gcs}]}
-"""
 TRAINING = {"MorphTrainer-1_executor", "MorphTrainer-2_executor", "Retrainer_executor"}
-
-
-def compiled(directory: Path, text: str = TEXT + KUBEFLOW, lines: list[str] | None = None) -> Path:
-    config = parse_config(text, "config.yaml", directory)
-    return compile_pipeline(config, directory / "job.yaml", say=(lines if lines is not None else []).append)
 
 
 @pytest.fixture(scope="module")
@@ -63,39 +20,6 @@ def job(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def spec(job) -> dict:
     return specs(job)[0]
-
-
-def specs(job: Path) -> list[dict]:
-    """The documents of a job: the pipeline and, where there is one, the platform."""
-    return list(yaml.safe_load_all(job.read_text()))
-
-
-def test_the_job_equals_its_golden(job):
-    golden = Path(__file__).parents[1] / "goldens" / f"digits-tfx-{tfx.__version__}.yaml"
-    if os.environ.get("MORPH_TFX_UPDATE_GOLDENS"):
-        golden.parent.mkdir(exist_ok=True)
-        golden.write_text(job.read_text())
-    if not golden.exists():
-        pytest.skip(f"There is no golden for TFX {tfx.__version__}; this file's docstring says how to write one.")
-    assert job.read_text() == golden.read_text()
-
-
-def test_the_same_configuration_gives_the_same_bytes(job, tmp_path):
-    assert compiled(tmp_path).read_bytes() == job.read_bytes()
-
-
-def test_the_kfp_sdk_loads_the_job(job):
-    from kfp import components
-
-    component = components.load_component_from_file(str(job))
-    assert component.name == "digits"
-    assert set(component.pipeline_spec.root.dag.tasks) == set(specs(job)[0]["root"]["dag"]["tasks"])
-    assert set(component.platform_spec.platforms) == {"kubernetes"}
-
-
-def test_the_schema_is_the_one_that_kubeflow_runs(spec):
-    assert spec["schemaVersion"] == "2.1.0"
-    assert spec["defaultPipelineRoot"] == "minio://mlpipeline/v2/artifacts/digits"
 
 
 def test_the_training_steps_get_the_resources_and_others_what_they_ask_for(spec):
@@ -113,14 +37,6 @@ def test_the_training_steps_get_the_resources_and_others_what_they_ask_for(spec)
     for name in TRAINING - {"Retrainer_executor"}:
         assert resources[name] == {**limits, **requests, "accelerator": accelerator}
     assert resources["Transform_executor"] == {"cpuLimit": 0.5, "resourceCpuLimit": "500m"}
-
-
-def test_every_step_runs_in_the_image_and_none_is_a_resolver(spec):
-    executors = spec["deploymentSpec"]["executors"]
-    assert len(executors) == 10
-    images = {name: executor["container"]["image"] for name, executor in executors.items()}
-    assert images.pop("Transform_executor") == "registry.example.com/data:1"
-    assert set(images.values()) == {"registry.example.com/morph-tfx:1"}
 
 
 def test_retries_environment_and_caching_are_those_of_each_step(spec):
@@ -251,81 +167,5 @@ def test_a_kfp_kubernetes_too_old_for_what_is_asked_is_named(tmp_path, monkeypat
 
     monkeypatch.delattr(kubernetes, "add_toleration")
     with pytest.raises(MorphError, match=r"needs kfp-kubernetes' add_toleration, and version [\d.]+ has none.*==1\.5"):
-        compiled(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_every_component_of_a_job_is_one_that_entries_may_name(spec):
-    names = {name.rsplit("-", 1)[0] if name[-1].isdigit() else name for name in spec["root"]["dag"]["tasks"]}
-    assert names <= set(COMPONENTS)
-
-
-def test_the_cycles_depend_on_each_other(spec):
-    tasks = spec["root"]["dag"]["tasks"]
-    assert "MorphTrainer-1" in tasks["MorphTrainer-2"]["dependentTasks"]
-    assert "MorphTrainer-2" in tasks["Retrainer"]["dependentTasks"]
-    seed = tasks["MorphTrainer-2"]["inputs"]["artifacts"]["seed_structure"]["taskOutputArtifact"]
-    assert (seed["producerTask"], seed["outputArtifactKey"]) == ("MorphTrainer-1", "structure")
-
-
-def test_the_module_file_is_that_of_the_image(spec):
-    for task in ("Transform", "MorphTrainer-1", "Retrainer"):
-        parameters = spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"]
-        assert parameters["module_file"]["runtimeValue"]["constant"] == "/opt/morph-tfx/modules/module.py"
-
-
-def test_what_differs_from_a_local_run_is_said(tmp_path):
-    lines: list[str] = []
-    local = TEXT.replace("gs://bucket/digits", "data").replace("gs://bucket/serving", "pushed")
-    compiled(tmp_path, local + "kubeflow: {image: x}\n", lines)
-    text = "\n".join(lines)
-    assert "10 steps, image x" in text
-    assert "open-source Kubeflow cannot look up the latest blessed model" in text
-    assert "No accelerator" in text
-    assert f"data.path is {tmp_path / 'data'}, a path that every pod must be able to see" in text
-    assert "Otherwise set kubeflow.push_to" in text
-
-
-def test_a_named_baseline_is_imported_and_compared_with(tmp_path):
-    job = compiled(tmp_path, TEXT + "kubeflow: {image: x, baseline_model: gs://bucket/serving/1}\n")
-    spec = yaml.safe_load(job.read_text())
-    importer = spec["deploymentSpec"]["executors"]["BaselineModel_executor"]["importer"]
-    assert importer["artifactUri"]["constant"] == "gs://bucket/serving/1"
-    evaluator = spec["root"]["dag"]["tasks"]["Evaluator"]["inputs"]
-    assert evaluator["artifacts"]["baseline_model"]["taskOutputArtifact"]["producerTask"] == "BaselineModel"
-    assert "change_threshold" in evaluator["parameters"]["eval_config"]["runtimeValue"]["constant"]
-
-
-def test_paths_of_the_cluster_replace_those_of_this_machine(tmp_path):
-    paths = "data_path: s3://b/data, push_to: s3://b/out, module_dir: /modules, checkpoint_dir: /mnt/c"
-    [spec] = specs(compiled(tmp_path, TEXT + f"kubeflow: {{image: x, {paths}}}\n"))
-    tasks = spec["root"]["dag"]["tasks"]
-
-    def constant(task: str, name: str) -> str:
-        return tasks[task]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
-
-    assert constant("ImportExampleGen", "input_base") == "s3://b/data"
-    assert "s3://b/out" in constant("Pusher", "push_destination")
-    assert constant("Retrainer", "module_file") == "/modules/module.py"
-    for step in ("MorphTrainer-1", "Retrainer"):
-        assert json.loads(constant(step, "custom_config"))["checkpoint_dir"] == "/mnt/c"
-
-
-def test_a_configuration_without_a_kubeflow_section_is_refused(tmp_path):
-    with pytest.raises(MorphError, match=r"kubeflow: missing.*For example: kubeflow: \{image: "):
-        compiled(tmp_path, TEXT)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_file_format_is_refused(tmp_path):
-    config = parse_config(TEXT + KUBEFLOW, "config.yaml", tmp_path)
-    with pytest.raises(MorphError, match=r"--output: expected a name that ends in .yaml, got .*job.json"):
-        compile_pipeline(config, tmp_path / "job.json")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_missing_kfp_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "kfp", None)
-    with pytest.raises(MorphError, match=r"needs kfp, which is not installed.*morph-tfx\[tfx,kubeflow\]"):
         compiled(tmp_path)
     assert list(tmp_path.iterdir()) == []

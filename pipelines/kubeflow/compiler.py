@@ -20,10 +20,10 @@ import yaml
 from morph_core import MorphError
 
 from ..account import Say, quieten
-from ..config.config import KubeflowConfig, PipelineConfig, PipelineKind, is_uri
-from ..config.steps import TRAINING
+from ..config import KubeflowConfig, PipelineConfig, PipelineKind
 from ..graph.module_files import check_functions, without_wheels
 from . import job
+from .notes import notes_on
 
 
 def compile_pipeline(
@@ -87,7 +87,7 @@ def compile_pipeline(
     platform = apply_settings(spec, config, kubeflow, kinds)
     job.adapt(spec, fresh=[name for name, kind in kinds.items() if kind == "PushedStructure"])
     documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
-    notes = _notes(config, kubeflow, pipeline)
+    notes = notes_on(config, kubeflow, pipeline)
     text = _header(built.id, notes) + "---\n".join(documents)
     components.load_component_from_text(text)  # raises if the kfp SDK cannot read what we are about to hand out
     _write(output, text)
@@ -115,52 +115,6 @@ def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineCon
             "transform_module_file": in_image(config.preprocessing_file),
         }
     )
-
-
-def _notes(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineKind) -> list[str]:
-    """What this job does that its reader may not expect."""
-    files = sorted({Path(config.module_file).name, Path(config.preprocessing_file).name})
-    notes = [f"The image must hold {' and '.join(files)} in {kubeflow.module_dir}."]
-    push_to, structure = kubeflow.push_to or config.push_to, config.retrain_pipeline.structure
-    if pipeline == "retrain" and structure is None:
-        notes.append(
-            f"It retrains the structure of the newest model below {push_to} when it runs, and compares the new model "
-            "with that one."
-        )
-    else:
-        if pipeline == "retrain":
-            notes.append(f"It retrains {structure}.")
-        if pipeline == "morph" and config.budgets is not None:
-            notes.append(
-                "The networks of several budgets are compared with each other, and with no earlier model; what "
-                "'choose' picks is pushed when it meets the absolute bound."
-            )
-        elif kubeflow.baseline_model is None:
-            notes.append(
-                "No baseline: open-source Kubeflow cannot look up the latest blessed model, so a model is pushed when "
-                "it meets the absolute bound. Set kubeflow.baseline_model to compare with one."
-            )
-        else:
-            notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
-    for component in TRAINING if pipeline == "morph" else ("Retrainer",):
-        if kubeflow.settings_of(component, component).accelerator is None:
-            notes.append(
-                f"No accelerator: {component} runs on CPUs. Otherwise set kubeflow.steps.{component}: {{profile: gpu}}."
-            )
-    if kubeflow.checkpoint_dir is None:
-        notes.append(
-            "No checkpoints: a training step that is preempted starts from the beginning. Otherwise set "
-            "kubeflow.checkpoint_dir to a gs:// address or a directory on a volume of the training steps."
-        )
-    for key, path, override in (
-        ("data.path", kubeflow.data_path or config.data.path, "kubeflow.data_path"),
-        ("push_to", push_to, "kubeflow.push_to"),
-    ):
-        if not is_uri(path):
-            notes.append(f"{key} is {path}, a path that every pod must be able to see. Otherwise set {override}.")
-    if pipeline == "retrain" and structure is not None and not is_uri(structure):
-        notes.append(f"retrain_pipeline.structure is {structure}, a path that every pod must be able to see.")
-    return notes
 
 
 def _header(name: str, notes: Sequence[str]) -> str:

@@ -1,0 +1,57 @@
+"""How long the trainings take, over which devices they are spread, and which weights they keep or start from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .section import Section, expect_one
+
+
+class DistributionConfig(Section):
+    """Over what one training run is spread."""
+
+    strategy: Literal["mirrored", "multi_worker_mirrored", "tpu"] = Field(
+        description="the GPUs of one machine, several machines (TF_CONFIG), or the machine's TPU", examples=["mirrored"]
+    )
+    devices: tuple[str, ...] | None = Field(
+        None, min_length=1, description="which devices, with mirrored; all GPUs otherwise", examples=["[GPU:0, GPU:1]"]
+    )
+
+    @model_validator(mode="after")
+    def _devices_of_one_machine(self) -> DistributionConfig:
+        if self.devices is not None and self.strategy != "mirrored":
+            raise ValueError(f"'devices' goes with strategy mirrored only; {self.strategy} finds its own")
+        return self
+
+
+class TrainingConfig(Section):
+    """How long one training run takes, whole epochs or a number of steps, and on what it runs."""
+
+    epochs: int | None = Field(None, ge=1, description="passes over the training split", examples=[20])
+    steps: int | None = Field(None, ge=1, description="training steps (batches)", examples=[5000])
+    batch_size: int = Field(32, ge=1, description="examples per step, over all devices", examples=[128])
+    distribution: DistributionConfig | None = Field(None, description="devices or machines that share each step")
+    mixed_precision: bool = Field(False, description="compute in bfloat16", examples=["true"])
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        expect_one(self, {"epochs": "", "steps": ""}, example="epochs: 20")
+        return self
+
+
+class SearchConfig(TrainingConfig):
+    """The training inside each search."""
+
+    keep_weights: bool = Field(
+        False, description="write the last search's weights beside its structure", examples=["true"]
+    )
+
+
+class RetrainConfig(TrainingConfig):
+    """The training of the found structure."""
+
+    warm_start: bool = Field(
+        False, description="start from the weights that the search kept, not from fresh ones", examples=["true"]
+    )

@@ -1,0 +1,54 @@
+"""What the reader of a compiled job should know: how it differs from a local run, and what the cluster must have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config import KubeflowConfig, PipelineConfig, PipelineKind, is_uri
+from ..config.steps import TRAINING
+
+
+def notes_on(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineKind) -> list[str]:
+    """What this job does that its reader may not expect, one sentence or two each."""
+    files = sorted({Path(config.module_file).name, Path(config.preprocessing_file).name})
+    notes = [f"The image must hold {' and '.join(files)} in {kubeflow.module_dir}."]
+    push_to, structure = kubeflow.push_to or config.push_to, config.retrain_pipeline.structure
+    if pipeline == "retrain" and structure is None:
+        notes.append(
+            f"It retrains the structure of the newest model below {push_to} when it runs, and compares the new model "
+            "with that one."
+        )
+    else:
+        if pipeline == "retrain":
+            notes.append(f"It retrains {structure}.")
+        if pipeline == "morph" and config.budgets is not None:
+            notes.append(
+                "The networks of several budgets are compared with each other, and with no earlier model; what "
+                "'choose' picks is pushed when it meets the absolute bound."
+            )
+        elif kubeflow.baseline_model is None:
+            notes.append(
+                "No baseline: open-source Kubeflow cannot look up the latest blessed model, so a model is pushed when "
+                "it meets the absolute bound. Set kubeflow.baseline_model to compare with one."
+            )
+        else:
+            notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
+    for component in TRAINING if pipeline == "morph" else ("Retrainer",):
+        if kubeflow.settings_of(component, component).accelerator is None:
+            notes.append(
+                f"No accelerator: {component} runs on CPUs. Otherwise set kubeflow.steps.{component}: {{profile: gpu}}."
+            )
+    if kubeflow.checkpoint_dir is None:
+        notes.append(
+            "No checkpoints: a training step that is preempted starts from the beginning. Otherwise set "
+            "kubeflow.checkpoint_dir to a gs:// address or a directory on a volume of the training steps."
+        )
+    for key, path, override in (
+        ("data.path", kubeflow.data_path or config.data.path, "kubeflow.data_path"),
+        ("push_to", push_to, "kubeflow.push_to"),
+    ):
+        if not is_uri(path):
+            notes.append(f"{key} is {path}, a path that every pod must be able to see. Otherwise set {override}.")
+    if pipeline == "retrain" and structure is not None and not is_uri(structure):
+        notes.append(f"retrain_pipeline.structure is {structure}, a path that every pod must be able to see.")
+    return notes

@@ -1,0 +1,73 @@
+"""What a finished run left: what became of each step, and where its results lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tfx.types import Artifact
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became of one node: `outputs` maps output names to artifacts, as recorded in ML metadata."""
+
+    node_id: str
+    state: Literal["ran", "cached", "looked up"]
+    seconds: float
+    outputs: Mapping[str, Sequence[Artifact]]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The steps of a finished run, and where its results lie."""
+
+    steps: tuple[Step, ...]
+    seconds: float
+
+    def step(self, node_id: str) -> Step:
+        return next(step for step in self.steps if step.node_id == node_id)
+
+    @property
+    def structures(self) -> tuple[Path, ...]:
+        """The artifact directories of the structures that were found or retrained, each with its structure.json."""
+        from morph_tfx.components import MorphStructure
+
+        found = [artifact for step in self.steps for artifacts in step.outputs.values() for artifact in artifacts]
+        return tuple(Path(artifact.uri) for artifact in found if artifact.type_name == MorphStructure.TYPE_NAME)
+
+    @property
+    def compared(self) -> bool:
+        """Whether the run compared several budgets."""
+        return any(step.node_id == "Frontier" for step in self.steps)
+
+    @property
+    def frontier(self) -> Path:
+        """The artifact directory of the comparison of several budgets: frontier.json and report.html are inside."""
+        return Path(self.step("Frontier").outputs["frontier"][0].uri)
+
+    @property
+    def blessed(self) -> bool:
+        """Whether Evaluator found the model good enough."""
+        return self.step("Evaluator").outputs["blessing"][0].get_int_custom_property("blessed") == 1
+
+    @property
+    def evaluation(self) -> Path:
+        """The directory with TFMA's results."""
+        return Path(self.step("Evaluator").outputs["evaluation"][0].uri)
+
+    @property
+    def pushed_model(self) -> str | None:
+        """The directory of the pushed SavedModel, or None when the model was held back."""
+        pushed = self.step("Pusher").outputs["pushed_model"][0]
+        if pushed.get_int_custom_property("pushed") != 1:
+            return None
+        return pushed.get_string_custom_property("pushed_destination")
+
+    @property
+    def cached(self) -> bool:
+        """Whether no step had to do any work."""
+        return all(step.state != "ran" for step in self.steps)
