@@ -75,6 +75,6 @@ for backend in "${backends[@]}"; do
   python=.venv-$backend/bin/python
   if "$python" -c 'import tensorflow' 2>/dev/null; then die ".venv-$backend has TensorFlow, so it proves nothing. Remove the folder and run again."; fi
   say "the core on $(KERAS_BACKEND=$backend "$python" -c "import keras, $backend as it; print(it.__name__, it.__version__, 'and Keras', keras.__version__)")"
-  MORPH_TEST_BACKEND=$backend "$python" -m pytest ${paths[@]+"${paths[@]}"} "$@" || failed+=("$backend")
+  MORPH_TEST_BACKEND=$backend "$python" -m pytest -m "not slow" ${paths[@]+"${paths[@]}"} "$@" || failed+=("$backend")
 done
 [ ${#failed[@]} -eq 0 ] || die "tests failed on: ${failed[*]}"

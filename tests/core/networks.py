@@ -22,10 +22,15 @@ def known_network(name: str, **options: Any) -> keras.Model:
 
 
 def slow_on_jax(names: Iterable[str], quick: Collection[str] = ()) -> list:
-    """Parameters of a test of large networks: all but `quick` are slow under JAX, which compiles each operation."""
+    """Parameters of a test of large networks: all but `quick` are thorough, and slow under JAX, which compiles much."""
     if keras.backend.backend() != "jax":
-        return list(names)
+        return thorough_but(names, quick)
     return [pytest.param(name, marks=[pytest.mark.slow] * (name not in quick)) for name in names]
+
+
+def thorough_but(names: Iterable[Any], quick: Collection[Any]) -> list:
+    """Parameters of a test: all but `quick` wait for `make test-thorough`."""
+    return [pytest.param(name, marks=[pytest.mark.thorough] * (name not in quick), id=str(name)) for name in names]
 
 
 def randomize(model: keras.Model, seed: int = 0) -> keras.Model:

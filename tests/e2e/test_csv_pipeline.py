@@ -11,6 +11,8 @@ from sklearn.datasets import load_wine
 
 from morph_tfx.pipelines.commands.cli import cli
 
+pytestmark = pytest.mark.thorough
+
 MODULE = '''
 """178 wines, 6 measurements each, 3 kinds."""
 import keras

@@ -18,6 +18,8 @@ from morph_tfx.pipelines.local.result import RunResult
 from morph_tfx.pipelines.local.runner import run_pipeline
 from morph_tfx.pipelines.local.summary import show_summary
 
+pytestmark = pytest.mark.thorough
+
 SETTINGS = {
     "beam": {"runner": "direct"},  # processes are another test's subject
     "hparams": {"widths": [8, 12], "learning_rate": 0.005},

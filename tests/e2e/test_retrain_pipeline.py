@@ -18,6 +18,8 @@ from morph_tfx.pipelines.local import demo
 from morph_tfx.pipelines.local.result import RunResult
 from morph_tfx.pipelines.local.runner import run_pipeline
 
+pytestmark = pytest.mark.thorough
+
 LEAST_ACCURACY = 0.8  # of a pushed model on held-out digits, after this short training; chance is 0.1
 CONFIG = {
     "name": "digits",

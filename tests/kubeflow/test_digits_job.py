@@ -17,6 +17,8 @@ from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
 from morph_tfx.pipelines.local import demo
 from tests.kubeflow.launcher import Cluster, Run, Stored
 
+pytestmark = pytest.mark.thorough
+
 LEAST_ACCURACY = 0.8  # of the pushed model on the held-out digits; chance is 0.1
 SETTINGS = {
     "beam": {"runner": "direct"},  # processes are another test's subject

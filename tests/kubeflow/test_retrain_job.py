@@ -23,6 +23,8 @@ from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
 from morph_tfx.pipelines.local import demo
 from tests.kubeflow.launcher import Cluster, Run
 
+pytestmark = pytest.mark.thorough
+
 LEAST_ACCURACY = 0.8  # of the pushed model on the held-out digits; the model before knows nothing: 0.1
 HPARAMS = {"widths": [8, 16], "learning_rate": 0.005}
 CONFIG = {

@@ -10,6 +10,8 @@ from tfx import v1 as tfx
 from morph_tfx.pipelines.kubeflow import job as kubeflow_job
 from tests.kubeflow.launcher import Cluster
 
+pytestmark = pytest.mark.thorough
+
 HERE = Path(__file__).parent
 
 

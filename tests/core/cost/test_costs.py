@@ -30,7 +30,7 @@ KNOWN_COSTS = {
 }
 
 
-@pytest.mark.parametrize("name", slow_on_jax(KNOWN_COSTS, quick=["MobileNetV2"]))
+@pytest.mark.parametrize("name", slow_on_jax(KNOWN_COSTS, quick=["MobileNetV2", "ResNet50"]))
 def test_known_networks_cost_what_others_counted(name):
     model = known_network(name)
     graph = morph.ChannelGraph.from_model(model)

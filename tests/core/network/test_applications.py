@@ -52,7 +52,7 @@ def test_all_networks_of_keras_applications_are_here():
     assert len(found) == 40
 
 
-@pytest.mark.parametrize("name", spread(slow_on_jax(QUICK, quick=["MobileNetV2"]), SLOW))
+@pytest.mark.parametrize("name", spread(slow_on_jax(QUICK, quick=["MobileNetV2", "ResNet50"]), SLOW))
 def test_networks_of_keras_applications(name):
     seed = application(name)
     graph = morph.ChannelGraph.from_model(seed)
@@ -78,7 +78,11 @@ RESNET_BLOCKS = [
 
 
 @pytest.mark.parametrize(
-    "block", spread(slow_on_jax(RESNET_BLOCKS[::5]), [name for name in RESNET_BLOCKS if name not in RESNET_BLOCKS[::5]])
+    "block",
+    spread(
+        slow_on_jax(RESNET_BLOCKS[::5], quick=RESNET_BLOCKS[:1]),
+        [name for name in RESNET_BLOCKS if name not in RESNET_BLOCKS[::5]],
+    ),
 )
 def test_each_block_of_resnet50_goes_as_a_whole(block):
     #   --+-- 1_conv -- 1_bn -- 1_relu -- 2_conv -- 2_bn -- 2_relu -- 3_conv -- 3_bn --+

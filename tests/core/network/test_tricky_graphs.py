@@ -18,7 +18,7 @@ from keras import layers, ops
 
 import morph_core as morph
 from morph_core.arrays import as_numpy
-from tests.core.networks import batch_for, conv, network, random_structure, randomize, sizes
+from tests.core.networks import batch_for, conv, network, random_structure, randomize, sizes, thorough_but
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def test_what_can_be_pruned_and_why_the_rest_stays(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("share", [0.75, 0.5, 0.25])
+@pytest.mark.parametrize("share", thorough_but([0.75, 0.5, 0.25], quick=[0.5]))
 def test_masked_equals_rebuilt(name, share):
     case = CASES[name]
     seed = case.build()

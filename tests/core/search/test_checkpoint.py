@@ -15,6 +15,7 @@ from keras import layers
 import morph_core as morph
 from morph_core.arrays import as_numpy
 from morph_core.search.checkpoint import fit_with_checkpoints
+from tests.core.networks import thorough_but
 from tests.core.search import killed_run
 from tests.core.search.killed_run import EPOCHS, X, Y, searched
 
@@ -50,6 +51,7 @@ def names(place):
     return sorted(path.name for path in pathlib.Path(place).iterdir())
 
 
+@pytest.mark.thorough
 def test_a_search_killed_at_every_kind_of_point_ends_as_one_that_lived(tmp_path):
     place = tmp_path / "checkpoints"
 
@@ -77,7 +79,7 @@ def test_a_search_killed_at_every_kind_of_point_ends_as_one_that_lived(tmp_path)
     assert structure == lived.structure()
 
 
-@pytest.mark.parametrize("gate", sorted(set(morph.GATES) - {"gamma"}))
+@pytest.mark.parametrize("gate", thorough_but(sorted(set(morph.GATES) - {"gamma"}), quick=["fisher"]))
 def test_an_interrupted_search_is_continued_to_the_last_bit(gate, tmp_path):
     expected, whole = searched(None, gate=gate)
     interrupted(tmp_path, gate=gate)
@@ -131,7 +133,7 @@ def test_a_search_that_stopped_early_stays_stopped(tmp_path):
     assert (again.predict(X, verbose=0) == search.predict(X, verbose=0)).all()
 
 
-@pytest.mark.parametrize("kind", ["truncated", "changed", "empty", "pickled"])
+@pytest.mark.parametrize("kind", thorough_but(["truncated", "changed", "empty", "pickled"], quick=["changed"]))
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(kind, tmp_path):
     interrupted(tmp_path)
     newest = tmp_path / names(tmp_path)[-1]
