@@ -19,6 +19,7 @@ TESTED = {
     "core": "morph_core",
     "components": "components",
     "e2e": "pipelines",
+    "examples": "pipelines",
     "kubeflow": "pipelines",
     "packaging": "pipelines",
     "pipelines": "pipelines",

@@ -121,4 +121,5 @@ def test_the_source_distribution_holds_the_sources_their_tests_and_their_tools(d
     sources = {name for layer in LAYERS for name in files_of(layer, "*.py", "py.typed", "BUILD", "*.j2", "*.yaml")}
     assert sources | files_of("tests", "*.py", "BUILD") | files_of("docs", "*.md") <= held
     assert {*TOP, *SETTINGS, *files_of("tools", "*.sh", "*.py")} <= held
+    assert files_of("examples", "*.md", "*.py", "*.ipynb", "config.yaml", "Dockerfile", ".gitignore") <= held
     assert [name for name in held if "__pycache__" in name or name.startswith("tools/import_names")] == []
