@@ -1,5 +1,5 @@
 # `make demo` and `make test` set the machine up first; run them again as often as you like.
-.PHONY: help setup demo test test-thorough test-all test-core test-backends test-second-stack lint format clean
+.PHONY: help setup demo test test-thorough test-all test-core test-backends test-second-stack lint format api clean
 .DEFAULT_GOAL := help
 
 # A shell's own settings must not decide what runs here. Without .pyc files each `import tfx` costs four times the CPU.
@@ -51,6 +51,9 @@ lint: setup ## check style and types
 format: setup ## rewrite the source files in the project's style
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+api: setup ## write the reference of every public name to build/api, from the docstrings
+	.venv/bin/python tools/write_api.py build/api
 
 clean: ## remove everything that these commands made
 	rm -rf .venv .venv-jax .venv-torch .tools build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

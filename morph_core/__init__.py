@@ -1,4 +1,12 @@
-"""Learn how wide every layer of a Keras 3 network should be, under a budget: MorphNet as a library."""
+"""Learn how wide every layer of a Keras 3 network should be, under a budget: MorphNet as a library.
+
+A `StructureSearch` trains a network and finds a `Structure`, the widths of its layers. `rebuild` makes a network from
+it, `expand` widens it first, `verify` shows that nothing else has changed. A `ChannelGraph` tells beforehand what a
+search can decide, and what a network costs.
+
+`COSTS`, `GATES` and `DEVICES` are the tables in which names are looked up, as in `cost="flops"`, `gate="fisher"`
+and `cost="latency:v100"`: name -> `Cost`, class of the gate, `Device`.
+"""
 
 from . import report
 from ._version import __version__

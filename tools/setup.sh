@@ -6,7 +6,7 @@
 #
 #   MORPH_PYTHON=3.10         the interpreter (a version or a path), and by it the stack:
 #                             3.10 -> TFX 1.16, 3.11 to 3.13 -> TFX 1.21
-#   MORPH_EXTRAS="tfx test"   which extras to install (default: "tfx kubeflow test lint")
+#   MORPH_EXTRAS="tfx test"   which extras to install (default: "tfx kubeflow test lint docs")
 #
 # The interpreter decides the stack, and glibc decides the interpreter: TFX 1.21's wheels need 2.39. Everything that could
 # be missing is looked for before anything is fetched, and each case ends in one line that says what to do.
@@ -140,7 +140,7 @@ get_uv() {   # sets uv
 # What .venv was made from: when none of it has changed, there is nothing to do.
 inputs() { { cat uv.lock pyproject.toml setup.py tools/setup.sh; echo "$PWD|${MORPH_PYTHON:-}|$extras"; } | sha256sum | cut -d' ' -f1; }
 
-extras=${MORPH_EXTRAS-tfx kubeflow test lint}
+extras=${MORPH_EXTRAS-tfx kubeflow test lint docs}
 case ${1:-} in
   "")
     if [ "$(cat .venv/.inputs 2>/dev/null)" = "$(inputs)" ] && .venv/bin/python -c '' 2>/dev/null; then exit 0; fi ;;

@@ -11,12 +11,12 @@ class MorphStructure(Artifact):
     Directory layout, below the artifact's URI:
 
     ```
-    structure.json    the structure (`morph_core.Structure`): alive channels, widths, removed layers, costs, trajectory
+    structure.json    the structure (morph_core.Structure): alive channels, widths, removed layers, costs, trajectory
     report.html       the same for people, in one self-contained page
     widths.svg        the report's pictures, for slides and other pages
     trajectory.svg    (absent when the structure has no trajectory)
     weights.npz       (with keep_weights only) the narrowed network's weights at the end of the search: the arrays of
-                      `model.get_weights()`, named 0, 1, ..., and `paths`, the names of the weights
+                      model.get_weights(), named 0, 1, ..., and "paths", the names of the weights
     ```
 
     `structure.json` alone rebuilds the network: `morph_core.rebuild(build_model(hparams), Structure.load(path))`.

@@ -1,25 +1,56 @@
-"""The README's ten lines make components that fit into somebody else's pipeline."""
+"""The components that the pages show fit into somebody else's pipeline, and work: README, pipelines, contributing."""
 
-import re
 from pathlib import Path
 
+import pytest
+from tfx import types
 from tfx import v1 as tfx
 
-README = Path(__file__).parents[2] / "README.md"
+import morph_core as morph
+from morph_tfx.components import MorphStructure, StructureExporter
+from tests.core.networks import mlp
+from tests.packaging.pages import blocks, run
 
 
-def test_the_ten_lines_in_the_readme_make_a_chain_of_components(tmp_path, monkeypatch):
-    lines = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)[1]
+@pytest.fixture
+def transform(tmp_path, monkeypatch):
+    """Somebody's Transform, and a module file beside it."""
     monkeypatch.chdir(tmp_path)
     Path("my_model.py").write_text("def build_model(hparams): ...\n\ndef input_fn(*arguments): ...\n", encoding="utf-8")
     examples = tfx.components.ImportExampleGen(input_base="data")
     schema = tfx.components.ImportSchemaGen(schema_file="schema.pbtxt")
-    transform = tfx.components.Transform(
+    return tfx.components.Transform(
         examples=examples.outputs["examples"], schema=schema.outputs["schema"], preprocessing_fn="module.fn"
     )
-    names: dict = {"transform": transform}
-    exec(compile(lines, str(README), "exec"), names)  # noqa: S102 -- our own text
+
+
+def test_the_lines_in_the_readme_make_a_chain_of_components(transform):
+    (lines,) = [block for block in blocks("README.md", "python") if "MorphTrainer" in block]
+    names = run(lines, "README.md", {"transform": transform})
+    assert names["trainer"].inputs["structure"] is names["search"].outputs["structure"]
+    assert names["trainer"].outputs["model"].type is tfx.types.standard_artifacts.Model
+
+
+def test_the_two_cycles_of_the_pipelines_page_are_a_chain(transform):
+    (lines,) = [block for block in blocks("docs/pipelines.md", "python") if "MorphTrainer" in block]
+    names = run(lines, "docs/pipelines.md", {"transform": transform})
     chain = [names[name] for name in ("search", "again", "trainer")]
     assert chain[1].inputs["seed_structure"] is chain[0].outputs["structure"]
     assert chain[2].inputs["structure"] is chain[1].outputs["structure"]
     assert chain[2].outputs["model"].type is tfx.types.standard_artifacts.Model
+
+
+def test_the_component_in_contributing_lets_cheap_structures_pass_and_no_others(tmp_path):
+    (code,) = [block for block in blocks("CONTRIBUTING.md", "python") if "BaseComponent" in block]
+    # TFX looks a component up by the module that it is in.
+    names = run(code, "CONTRIBUTING.md", {"__name__": __name__})
+    graph = morph.ChannelGraph.from_model(mlp((16,), inputs=8))
+    artifact = MorphStructure()
+    artifact.uri = str(tmp_path / "structure")
+    structure = morph.uniform(graph, target=0.5)
+    StructureExporter(artifact).write(structure, title="Half")
+    costs = int(structure.costs["flops"]["structure"])
+    assert names["Ceiling"](structure=types.Channel(type=MorphStructure), most=costs).exec_properties == {"most": costs}
+    names["Executor"]().Do({"structure": [artifact]}, {}, {"most": costs})
+    with pytest.raises(morph.MorphError, match=f"The structure costs {costs:,} FLOPs; at most {costs - 1:,} are"):
+        names["Executor"]().Do({"structure": [artifact]}, {}, {"most": costs - 1})

@@ -23,7 +23,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheel and the source distribution of this checkout, and the wheel that the latter gives."""
     folder = tmp_path_factory.mktemp("distributions")
     copy = folder / "checkout"
-    for name in (*LAYERS, "docs", "examples", "tests", "tools"):
+    for name in (*LAYERS, "benchmarks", "docs", "examples", "tests", "tools"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (*TOP, *SETTINGS):
         shutil.copy(ROOT / name, copy / name)

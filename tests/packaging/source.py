@@ -12,6 +12,7 @@ LAYERS = {"morph_core": "morph_core", "components": "morph_tfx.components", "pip
 TOP = (
     "BUILD",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Dockerfile",
     "LICENSE",
     "MANIFEST.in",

@@ -362,7 +362,8 @@ def test_a_uv_too_old_for_the_lock_is_not_used(machine: Machine):
 def test_the_lock_is_installed_with_every_extra_on_the_chosen_python(machine: Machine):
     assert machine.python("3.10.13").run().returncode == 0
     assert machine.calls("sync") == [
-        f"sync --frozen --python {machine.bin}/python3.10 --extra tfx --extra kubeflow --extra test --extra lint"
+        f"sync --frozen --python {machine.bin}/python3.10 "
+        "--extra tfx --extra kubeflow --extra test --extra lint --extra docs"
     ]
 
 
