@@ -128,6 +128,7 @@ class OneRun:
         self._identity = {**identity, "epochs": self._epochs}
         self._saver: Saver | None = None
         self._model: Any = None
+        self._begun, self._restored = 0, False
 
     def train(self) -> keras.callbacks.History:
         """Trains both parts; Keras' History of all epochs, those of earlier processes included.
@@ -160,7 +161,8 @@ class OneRun:
         if self._model is None:
             self._cut(over)
         if not over:
-            self._train_until(self._epochs, self._model.fit, [_Settled(self._seen()), self._callbacks])
+            result: Any = self._model
+            self._train_until(self._epochs, result.fit, [_Settled(self._seen()), self._callbacks])
         return self._history()
 
     def _check_optimizer(self) -> None:
@@ -272,7 +274,8 @@ class _After(keras.callbacks.Callback):
         self._epochs, self._action = epochs, action
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if epoch + 1 == self._epochs and not self.model.stop_training:
+        model: Any = self.model
+        if epoch + 1 == self._epochs and not model.stop_training:
             self._action()
 
 
