@@ -138,12 +138,12 @@ def fit_with_checkpoints(
     Raises:
         MorphError: the checkpoints belong to another run, or all of them are damaged.
     """
-    storage = Directory(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+    storage = storage_at(checkpoint)
     epochs = arguments.get("epochs", 1)
     with distribution_scope(model):
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-    files = _Files(storage, model, {**json.loads(json.dumps(dict(identity))), "epochs": epochs}, memory)
+    files = Files(storage, model, {**identity, "epochs": epochs}, memory)
     done, arguments = 0, dict(arguments)
     progress = files.restore()
     if progress is not None:
@@ -152,12 +152,17 @@ def fit_with_checkpoints(
         if arguments.get("verbose", "auto"):
             print(f"continuing after epoch {progress['epoch']} of {epochs}", flush=True)
     earlier = {"epoch": [], "history": {}} if progress is None else progress["log"]
-    arguments["callbacks"] = [*callback_list(arguments.get("callbacks")), _Saver(files, earlier, progress)]
+    arguments["callbacks"] = [*callback_list(arguments.get("callbacks")), Saver(files, progress)]
     history = (fit or model.fit)(**arguments)
     history.epoch = [*earlier["epoch"], *history.epoch]
     names = dict.fromkeys([*earlier["history"], *history.history])
     history.history = {name: [*earlier["history"].get(name, []), *history.history.get(name, [])] for name in names}
     return history
+
+
+def storage_at(checkpoint: str | os.PathLike[str] | Storage) -> Storage:
+    """Where `checkpoint` lets checkpoints lie: a directory of that name, or the storage that it is."""
+    return Directory(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
 
 
 def arguments_of_fit(fit: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,52 +183,74 @@ def distribution_scope(model: Any) -> Any:
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-class _Saver(keras.callbacks.Callback):
-    """The last of all callbacks, so that what others do at the end of an epoch is in the checkpoint."""
+class Saver(keras.callbacks.Callback):
+    """The last of all callbacks, so that what others do at the end of an epoch is in the checkpoint.
 
-    def __init__(self, files: _Files, log: dict[str, Any], progress: dict[str, Any] | None) -> None:
+    Args:
+        files: where to.
+        progress: what was restored from there.
+
+    Attributes:
+        log: the epochs that are over and what was logged, those of earlier processes included, as History has them.
+    """
+
+    def __init__(self, files: Files, progress: Mapping[str, Any] | None) -> None:
         super().__init__()
+        self.log: dict[str, Any] = {"epoch": [], "history": {}}
+        self._epoch, self._finished = 0, False
+        self.turn_to(files, progress)
+
+    def turn_to(self, files: Files, progress: Mapping[str, Any] | None) -> None:
+        """Save there from now on; the arguments are those of the constructor."""
         self._files = files
-        self._log = {
-            "epoch": list(log["epoch"]),
-            "history": {name: list(rows) for name, rows in log["history"].items()},
-        }
-        self._epoch = 0 if progress is None else progress["epoch"]
-        self._finished = progress is not None and progress["finished"]
+        if progress is not None:
+            log = progress["log"]
+            self.log = {
+                "epoch": list(log["epoch"]),
+                "history": {name: list(rows) for name, rows in log["history"].items()},
+            }
+            self._epoch, self._finished = progress["epoch"], progress["finished"]
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = {name: float(value) for name, value in (logs or {}).items()}
         self._epoch = epoch + 1
-        self._log["epoch"].append(epoch)
+        self.log["epoch"].append(epoch)
         for name, value in logs.items():
-            self._log["history"].setdefault(name, []).append(value)
+            self.log["history"].setdefault(name, []).append(value)
         # A run that has diverged is not to be continued where it diverged.
         if math.isfinite(logs.get("loss", 0.0)):
-            self._files.save({"epoch": epoch + 1, "finished": False, "log": self._log})
+            self._files.save({"epoch": epoch + 1, "finished": False, "log": self.log})
 
     def on_train_end(self, logs: dict | None = None) -> None:
         # Stopped early, best weights restored, averages taken over: that is where the same call is to end again.
-        if not self._finished and math.isfinite((self._log["history"].get("loss") or [0.0])[-1]):
-            self._files.save({"epoch": self._epoch, "finished": True, "log": self._log})
+        if not self._finished and math.isfinite((self.log["history"].get("loss") or [0.0])[-1]):
+            self._files.save({"epoch": self._epoch, "finished": True, "log": self.log})
 
 
-class _Files:
-    """The checkpoints of one run.
+class Files:
+    """The checkpoints of one model in one run.
 
     Args:
         storage: where they lie.
-        model: whose variables they hold.
-        identity: what they must agree with to be used.
+        model: whose variables they hold; compiled, and its optimizer built.
+        identity: what they must agree with to be used, as JSON.
         memory: what else they hold.
+        series: what their names begin with.
     """
 
     def __init__(
-        self, storage: Storage, model: keras.Model, identity: Mapping[str, Any], memory: Memory | None
+        self,
+        storage: Storage,
+        model: keras.Model,
+        identity: Mapping[str, Any],
+        memory: Memory | None = None,
+        series: str = "epoch",
     ) -> None:
         self._storage = storage
         self._model = model
-        self._identity = identity
+        self._identity = json.loads(json.dumps(dict(identity)))
         self._memory = memory
+        self._series = series
         extended = getattr(getattr(model, "distribute_strategy", None), "extended", None)
         # Of several workers that train one model, one writes.
         self._writes = getattr(extended, "should_checkpoint", True)
@@ -239,7 +266,7 @@ class _Files:
             **progress,
         }
         arrays = {name: _storable(as_numpy(variable)) for name, variable in self._variables().items()}
-        with self._storage.writing(f"epoch-{progress['epoch']:06}.npz") as file:
+        with self._storage.writing(f"{self._series}-{progress['epoch']:06}.npz") as file:
             np.savez(file, **{_META: np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}, **arrays)
         for name in self._newest_first()[_KEPT:]:
             self._storage.remove(name)
@@ -312,7 +339,7 @@ class _Files:
         }
 
     def _newest_first(self) -> list[str]:
-        return sorted((name for name in self._storage.names() if name.startswith("epoch-")), reverse=True)
+        return sorted((name for name in self._storage.names() if name.startswith(f"{self._series}-")), reverse=True)
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

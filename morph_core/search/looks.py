@@ -26,7 +26,7 @@ class Looks(keras.callbacks.Callback):
         memory: of the search.
         look: takes the progress, the step and the loss, and looks: `StructureSearch.update`.
         begin: takes the number of steps of the whole search, None while it is unknown.
-        preface: lines to print when training starts, unless it is silent.
+        preface: lines to print when training starts.
     """
 
     def __init__(
@@ -52,9 +52,8 @@ class Looks(keras.callbacks.Callback):
                 "the very end only. Give fit steps_per_epoch=..., or more epochs.",
                 stacklevel=2,
             )
-        if params.get("verbose"):
-            for line in self._preface:
-                print(line, flush=True)
+        for line in self._preface:
+            print(line, flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch, self._batch = epoch, 0

@@ -49,10 +49,12 @@ def plan_of(
     gate: str,
     multiple_of: Counts,
     min_channels: Counts | None,
+    search_fraction: float,
 ) -> Plan:
     """The plan that a user's words make; arguments and errors are those of `StructureSearch`."""
     goal = _checked_budget(graph, cost, target, budget, strength)
     check_gate(gate)
+    _check_fraction(search_fraction)
     settings: dict[str, Any] = {"gate": gate}
     steered = target is not None or budget is not None
     if gate == "auto":
@@ -79,7 +81,18 @@ def plan_of(
     for name, counts in (("multiple_of", multiple_of), ("min_channels", min_channels)):
         if counts is not None and counts != 1:
             settings[name] = dict(counts) if isinstance(counts, Mapping) else counts
+    if search_fraction < 1:
+        settings["search_fraction"] = float(search_fraction)
     return Plan(goal, built, choices, controller, strength, settings)
+
+
+def _check_fraction(fraction: Any) -> None:
+    is_number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool)
+    if not (is_number and 0 < fraction <= 1):
+        raise MorphError(
+            f"search_fraction is {fraction!r}; expected the part of the epochs that the search takes, such as 0.25; "
+            "1.0 is all of them."
+        )
 
 
 def _checked_budget(

@@ -30,7 +30,15 @@ from ..structure.describe import describe
 from ..structure.rebuild import replay
 from ..structure.snap import room
 from ..structure.structure import Structure
-from .checkpoint import Storage, arguments_of_fit, callback_list, distribution_scope, fit_with_checkpoints
+from .checkpoint import (
+    Storage,
+    arguments_of_fit,
+    callback_list,
+    distribution_scope,
+    fit_with_checkpoints,
+    storage_at,
+)
+from .finish import Found, OneRun, cut, last_search_epoch
 from .looks import Looks
 from .memory import Memory, as_json, take_up
 from .optimizer import split_between, users_optimizer
@@ -69,6 +77,8 @@ class StructureSearch(keras.Model):
         min_channels: no layer is left with fewer channels, unless it goes with its whole branch; a number or, by layer
             or group, several. By default a sixteenth of the seed's width, rounded up; or half of that, or less, where
             the smallest such network would not be within half the budget; and 1 with a strength alone.
+        search_fraction: the part of the epochs of `fit` that the search takes, to the nearest whole epoch. Below 1, the
+            network is then cut to its structure and trained to the end within the same `fit`; see `result`.
 
     Raises:
         MorphError: the model is subclassed; an argument is unknown or out of range; no structure is within the budget.
@@ -96,6 +106,7 @@ class StructureSearch(keras.Model):
         gate: str = "auto",
         multiple_of: Counts = 1,
         min_channels: Counts | None = None,
+        search_fraction: float = 1.0,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
         with distribution_scope(model):
@@ -103,7 +114,7 @@ class StructureSearch(keras.Model):
             super().__init__(name=f"search_{getattr(model, 'name', 'model')}", dtype="float32", autocast=False)
         self._arguments = arguments
         self.graph = ChannelGraph.from_model(model)
-        plan = plan_of(self.graph, cost, target, budget, strength, gate, multiple_of, min_channels)
+        plan = plan_of(self.graph, cost, target, budget, strength, gate, multiple_of, min_channels, search_fraction)
         self._plan, self._gate = plan, plan.gate
         self.seed = model
         self._placement = Placement(self.graph, at_scales=True)
@@ -120,6 +131,7 @@ class StructureSearch(keras.Model):
         with distribution_scope(model):
             self._gate.build(self)
         self._memory = Memory()
+        self._found: Found | None = None
         self._steering = Steering(self.graph, plan, self._switches, self._memory)
         self._everything = Topology(
             np.ones(len(self.graph.trace.calls), dtype=bool),
@@ -191,6 +203,13 @@ class StructureSearch(keras.Model):
     def fit(self, *args: Any, checkpoint: str | os.PathLike[str] | Storage | None = None, **kwargs: Any) -> Any:
         """As `keras.Model.fit`; logs also hold `cost` and `target` (fractions of the seed's cost) and `alive`.
 
+        With a `search_fraction` below 1, the first epochs are the search's and its schedule is over with them. Then the
+        network is cut, in the middle of the same training: the optimizer goes on with what it knows about the channels
+        that stay, its count of steps, learning rate and loss scale; callbacks are told of the new network by
+        `set_model`, and of no end or beginning. What EarlyStopping, ModelCheckpoint and ReduceLROnPlateau took for the
+        best so far was another network, so they compare anew. A callback that stops training before the cut ends the
+        run, and the network is cut as the search was then. The search and its seed stay as they were at the cut.
+
         Args:
             *args: as Keras'.
             checkpoint: directory for a checkpoint after each epoch. The same call on the same network continues after
@@ -199,16 +218,48 @@ class StructureSearch(keras.Model):
             **kwargs: as Keras'.
 
         Raises:
-            MorphError: training has diverged; the checkpoints are those of another search, or all damaged.
+            MorphError: training has diverged; the checkpoints are those of another search, or all damaged; with a
+                `search_fraction` below 1, a part has no whole epoch, the optimizer's state cannot be cut, or the
+                network was cut by an earlier call.
         """
         arguments = arguments_of_fit(super().fit, args, kwargs)
-        looks = Looks(self._memory, self.update, self._gate.begin, self._preface())
+        preface = self._preface() if arguments.get("verbose", "auto") else []
+        looks = Looks(self._memory, self.update, self._gate.begin, preface)
+        identity = {"network": self.graph.fingerprint, "goal": self._plan.budget.goal, **self._plan.settings}
+        fraction = self._arguments["search_fraction"]
+        if fraction < 1 and self.compiled:
+            if self._found is not None and checkpoint is None:
+                raise MorphError(
+                    "This search is over and its network is cut. Train that one on, search.result().fit(...), or make "
+                    "a new StructureSearch."
+                )
+            cut_after = last_search_epoch(fraction, arguments.get("epochs", 1))
+            self._memory.seen, self._memory.epoch_length, self._found = {}, None, None
+            place = None if checkpoint is None else (storage_at(checkpoint), identity)
+            run = OneRun(self, super().fit, arguments, looks, cut_after, self._cut, lambda: self._memory.seen, place)
+            return run.train()
         arguments["callbacks"] = [looks, *callback_list(arguments.get("callbacks"))]
         self._memory.seen, self._memory.epoch_length = {}, None
         if checkpoint is None:
             return super().fit(**arguments)
-        identity = {"network": self.graph.fingerprint, "goal": self._plan.budget.goal, **self._plan.settings}
         return fit_with_checkpoints(self, arguments, checkpoint, identity, super().fit, self)
+
+    def result(self) -> keras.Model:
+        """The network that was found: an ordinary Keras model, compiled as the search is.
+
+        With a `search_fraction` below 1 it is the one that `fit` has trained to the end, the same at every call.
+        Otherwise, and after a loop of your own, it is cut now, a new one at every call, with the weights that it has in
+        the search and what the optimizer knows about them: `search.result().fit(...)` goes on where the search ended.
+
+        Raises:
+            MorphError: nothing was trained yet; the optimizer's state cannot be cut.
+        """
+        return self._found.model if self._found is not None else cut(self, self.seed, self.structure())
+
+    def _cut(self) -> Found:
+        structure = self.structure()
+        self._found = Found(structure, cut(self, self.seed, structure))
+        return self._found
 
     def _preface(self) -> list[str]:
         """What to say before training: which gate was chosen, and what stays whole."""
@@ -300,11 +351,13 @@ class StructureSearch(keras.Model):
             sync()
 
     def structure(self) -> Structure:
-        """What the search has learned so far.
+        """What the search has learned so far; once its network is cut, the structure of that.
 
         Raises:
             MorphError: nothing was trained yet.
         """
+        if self._found is not None:
+            return self._found.structure
         if not self._memory.trajectory:
             raise MorphError("The search has not seen any data yet: call fit first, then structure().")
         self._sync()

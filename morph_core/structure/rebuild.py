@@ -11,10 +11,11 @@ channel.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -30,6 +31,27 @@ from ..network.resize import Resize, made_anew
 from ..network.topology import Topology
 from ..network.trace import Call, Ref, input_structure, pack_outputs, standardize_inputs, takes_training
 from .structure import Structure
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A variable of a rebuilt network, and what it is a part of.
+
+    Attributes:
+        whole: the seed's variable.
+        variable: the rebuilt network's.
+        cut: takes an array of the whole's shape and gives the part of it that belongs to the channels still alive.
+        is_weight: False for the state of a random generator.
+    """
+
+    whole: Any
+    variable: Any
+    cut: Callable[[np.ndarray], np.ndarray]
+    is_weight: bool = True
+
+    def inherit(self) -> None:
+        """Give the rebuilt network the seed's values."""
+        self.variable.assign(self.cut(as_numpy(self.whole)))
 
 
 def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") -> keras.Model:
@@ -49,9 +71,33 @@ def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") ->
     """
     if weights not in ("fresh", "inherit"):
         raise MorphError(f"rebuild: weights is {weights!r}; expected 'fresh' or 'inherit'.")
+    student, parts = _rebuilt(model, structure, inherits=weights == "inherit")
+    for part in parts:
+        if part.is_weight:
+            part.inherit()
+    return student
+
+
+def inherit(model: keras.Model, structure: Structure) -> tuple[keras.Model, list[Part]]:
+    """A network as by `rebuild(..., weights="inherit")` whose random numbers go on, too, and what its variables are.
+
+    Returns:
+        The network, uncompiled, and what each of its variables is a part of, those that `adapt` has set left out.
+
+    Raises:
+        MorphError: as for `rebuild`.
+    """
+    student, parts = _rebuilt(model, structure, inherits=True)
+    for part in parts:
+        part.inherit()
+    return student, parts
+
+
+def _rebuilt(model: keras.Model, structure: Structure, inherits: bool) -> tuple[keras.Model, list[Part]]:
+    """The rebuilt network, and what it may inherit: nothing unless asked for, beside what `adapt` has set."""
     graph = ChannelGraph.from_model(model)
     widths = structure.widths_in(graph)
-    if weights == "inherit":
+    if inherits:
         _check_inheritable(structure)
     topology = graph.survivors(widths > 0)
     made: dict[int, Any] = {}
@@ -64,8 +110,7 @@ def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") ->
     outputs = replay(graph, topology, symbolic, call_new)
     structured = keras.tree.pack_sequence_as(input_structure(model), symbolic)
     student = keras.Model(structured, pack_outputs(model, outputs), name=model.name)
-    _copy_weights(graph, topology, made, structure if weights == "inherit" else None)
-    return student
+    return student, _parts(graph, topology, made, structure if inherits else None)
 
 
 def masked(model: keras.Model, structure: Structure, inputs: Any) -> Any:
@@ -140,8 +185,35 @@ def compile_arguments(model: keras.Model) -> dict[str, Any]:
     arguments = dict(recorded.config)
     optimizer = arguments["optimizer"]
     if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
-        arguments["optimizer"] = type(optimizer).from_config(optimizer.get_config())
+        arguments["optimizer"] = unused(optimizer)
     return arguments
+
+
+def unused(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """An optimizer of the same settings that was never used.
+
+    Raises:
+        MorphError: its class cannot be made from its configuration.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(
+            unused(optimizer.inner_optimizer),
+            initial_scale=optimizer.initial_scale,
+            dynamic_growth_steps=optimizer.dynamic_growth_steps,
+            name=optimizer.name,
+        )
+    try:
+        config = optimizer.get_config()
+        rate = optimizer._learning_rate
+        if not isinstance(rate, keras.Variable):
+            # A schedule, or a function: it has no state, and classes that nobody registered could not be made anew.
+            config["learning_rate"] = rate
+        return type(optimizer).from_config(config)
+    except Exception as error:
+        raise MorphError(
+            f"Optimizer '{optimizer.name}' ({type(optimizer).__name__}) cannot be made anew from its configuration "
+            f"({error}). Give the class a get_config() that returns every argument of its constructor."
+        ) from error
 
 
 def alive_units(graph: ChannelGraph, structure: Structure) -> np.ndarray:
@@ -255,9 +327,10 @@ def _check_inheritable(structure: Structure) -> None:
             )
 
 
-def _copy_weights(graph: ChannelGraph, topology: Topology, made: dict[int, Any], structure: Structure | None) -> None:
-    """Give the new layers the seed's weights: all that are left (inherit), or only statistics of the data (fresh)."""
+def _parts(graph: ChannelGraph, topology: Topology, made: dict[int, Any], structure: Structure | None) -> list[Part]:
+    """What the new layers may inherit; statistics of the data, which `adapt` has set, they are given in any case."""
     alive = None if structure is None else np.append(alive_units(graph, structure), True)
+    parts: list[Part] = []
     done: set[int] = set()
     for index, call in enumerate(graph.trace.calls):
         seed_layer: Any = call.layer
@@ -269,25 +342,42 @@ def _copy_weights(graph: ChannelGraph, topology: Topology, made: dict[int, Any],
             store: dict[str, Any] = {}
             seed_layer.save_own_variables(store)
             layer.load_own_variables(store)
-            continue
-        if alive is None:
-            continue
-        followed = {
-            id(weight_of(seed_layer, path)): path
-            for path in graph.rules[index].weights
-            if weight_of(seed_layer, path) is not None
-        }
-        for old, new in zip(seed_layer.weights, layer.weights, strict=True):
-            value = as_numpy(old)
-            name = followed.get(id(old))
-            if name is not None:
-                value = _kept(value, graph.rules[index].weights[name], graph.axes[index], alive)
-            if value.shape != tuple(new.shape):
-                raise MorphError(
-                    f"Weight '{old.path}' of layer '{call.name}' ({call.kind}) has shape {value.shape}, but the "
-                    f"rebuilt layer needs {tuple(new.shape)}: its rule does not say which axes follow the channels."
-                )
-            new.assign(value)
+        elif alive is not None:
+            parts += _parts_of_weights(graph, index, layer, alive)
+            parts += _parts_of_random_states(seed_layer, layer)
+    return parts
+
+
+def _parts_of_weights(graph: ChannelGraph, index: int, layer: Any, alive: np.ndarray) -> Iterator[Part]:
+    """The weights of a new layer; `alive` ends with True for channels of no group."""
+    call, rule = graph.trace.calls[index], graph.rules[index]
+    followed = {
+        id(weight_of(call.layer, path)): follows
+        for path, follows in rule.weights.items()
+        if weight_of(call.layer, path) is not None
+    }
+    seed_layer: Any = call.layer
+    for old, new in zip(seed_layer.weights, layer.weights, strict=True):
+        cut = functools.partial(_kept, follows=followed.get(id(old), ()), axes=graph.axes[index], alive=alive)
+        shape = cut(np.broadcast_to(np.zeros((), dtype=bool), tuple(old.shape))).shape
+        if shape != tuple(new.shape):
+            raise MorphError(
+                f"Weight '{old.path}' of layer '{call.name}' ({call.kind}) has shape {shape}, but the "
+                f"rebuilt layer needs {tuple(new.shape)}: its rule does not say which axes follow the channels."
+            )
+        yield Part(old, new, cut)
+
+
+def _parts_of_random_states(seed_layer: Any, layer: Any) -> Iterator[Part]:
+    """Where the random numbers of a layer are, which Keras does not count as weights."""
+    states = [
+        [variable for variable in it.variables if not any(variable is weight for weight in it.weights)]
+        for it in (seed_layer, layer)
+    ]
+    # A nested model that is compiled has its metrics there, which no new layer has.
+    if [tuple(state.shape) for state in states[0]] == [tuple(state.shape) for state in states[1]]:
+        for old, new in zip(*states, strict=True):
+            yield Part(old, new, np.asarray, is_weight=False)
 
 
 def _kept(

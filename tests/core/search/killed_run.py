@@ -68,10 +68,10 @@ def small():
     return keras.Model(start, layers.Dense(2, name="head")(x))
 
 
-def searched(checkpoint, seed=0, callbacks=(), gate="logistic_sigmoid"):
+def searched(checkpoint, seed=0, callbacks=(), gate="logistic_sigmoid", search_fraction=1.0):
     """The search and its history. Once there is a checkpoint the seed must not matter."""
     keras.utils.set_random_seed(seed)
-    search = morph.StructureSearch(small(), target=0.4, gate=gate)
+    search = morph.StructureSearch(small(), target=0.4, gate=gate, search_fraction=search_fraction)
     search.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     fit = {"batch_size": 32, "epochs": EPOCHS, "shuffle": False, "verbose": 0}
     return search, search.fit(X, Y, **fit, callbacks=list(callbacks), checkpoint=checkpoint)

@@ -153,6 +153,51 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(kind, tmp_path):
     assert search.structure() == lived.structure()
 
 
+@pytest.fixture(scope="module")
+def one_run():
+    """A run in one piece that was never interrupted, cut after 3 of its 12 epochs."""
+    return searched(None, search_fraction=0.25)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "left"),
+    [
+        (2, ["epoch-000001", "epoch-000002"]),
+        (3, ["epoch-000002", "epoch-000003"]),  # the search is over, the network has no epoch of its own
+        (5, ["epoch-000002", "epoch-000003", "result-000004", "result-000005"]),
+    ],
+)
+def test_a_run_in_one_piece_is_continued_in_either_part_to_the_last_bit(epoch, left, one_run, tmp_path, capsys):
+    expected, whole = one_run
+    interrupted(tmp_path, epoch, search_fraction=0.25)
+    assert names(tmp_path) == [f"{name}.npz" for name in left]
+    search, history = searched(tmp_path, seed=7, search_fraction=0.25)
+    assert search.structure() == expected.structure()
+    assert history.history == whole.history
+    assert history.epoch == list(range(EPOCHS))
+    for kind in ("variables", "optimizer"):
+        mine, theirs = (getattr(it.result(), kind) for it in (search, expected))
+        for one, other in zip(getattr(mine, "variables", mine), getattr(theirs, "variables", theirs), strict=True):
+            assert (as_numpy(one) == as_numpy(other)).all()
+    # And when it is over, it is only taken up again.
+    again, remembered = searched(tmp_path, seed=3, callbacks=[DieIn(3), DieIn(11)], search_fraction=0.25)
+    assert remembered.history == history.history
+    assert (again.result().predict(X, verbose=0) == search.result().predict(X, verbose=0)).all()
+    with pytest.raises(morph.MorphError, match=r"another run: search_fraction is 0\.5 here and 0\.25 there"):
+        searched(tmp_path, search_fraction=0.5)
+
+
+def test_a_run_that_stopped_before_its_cut_stays_stopped(tmp_path):
+    def stop():
+        return keras.callbacks.EarlyStopping("loss", patience=1, min_delta=10.0, restore_best_weights=True)
+
+    search, history = searched(tmp_path, callbacks=[stop()], search_fraction=0.5)
+    again, remembered = searched(tmp_path, seed=3, callbacks=[stop()], search_fraction=0.5)
+    assert remembered.epoch == history.epoch == [0, 1]
+    assert again.structure() == search.structure()
+    assert (again.result().predict(X, verbose=0) == search.result().predict(X, verbose=0)).all()
+
+
 @pytest.mark.filterwarnings("ignore:The checkpoint")
 def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
     interrupted(tmp_path)

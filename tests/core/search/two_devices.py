@@ -63,5 +63,22 @@ def moved_per_price() -> list[float]:
     return (np.linalg.norm(as_numpy(kernel) - before, axis=0) / price).tolist()
 
 
+def in_one_piece(strategy: tf.distribute.Strategy | None) -> dict:
+    """What a run that is cut in the middle ends with."""
+    keras.utils.set_random_seed(0)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        search = morph.StructureSearch(small(False), target=0.5, gate="fisher", search_fraction=0.5)
+        search.compile(keras.optimizers.SGD(0.05, momentum=0.9), LOSS)
+    losses = search.fit(X, Y, batch_size=48, epochs=4, shuffle=False, verbose=0).history["loss"]
+    result = search.result()
+    return {
+        "replicas": result.distribute_strategy.num_replicas_in_sync,
+        "widths": [layer.units for layer in result.layers if isinstance(layer, layers.Dense)],
+        "losses": losses,
+        "iterations": int(as_numpy(result.optimizer.iterations)),
+    }
+
+
 found = {gate: searched(gate, TWO, inside=gate != "gamma") for gate in sorted(morph.GATES)}
-print(json.dumps({"two": found, "one": searched("fisher", None, inside=True), "moved": moved_per_price()}))
+found = {"two": found, "one": searched("fisher", None, inside=True), "moved": moved_per_price()}
+print(json.dumps({**found, "cut": [in_one_piece(TWO), in_one_piece(None)]}))
