@@ -1,4 +1,9 @@
-"""TFX components that search for a structure, export it, find it again, retrain it, and compare what came of it."""
+"""TFX components that search for a structure, export it, find it again, retrain it, and compare what came of it.
+
+Each component has a folder with its interface, its executor and its artifact type. Two folders are none: `artifacts`
+and, above it, `training` hold what several components share, and import no component. `structure_exporter`, whose
+artifact all others exchange, imports no other component either.
+"""
 
 try:
     from .frontier import Frontier, MorphFrontier

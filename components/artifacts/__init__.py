@@ -1,1 +1,6 @@
-"""What the components share of reading and writing artifacts: whole or absent, and what lies inside a pushed model."""
+"""What the components share of reading and writing artifacts. Nothing here knows any component.
+
+In: an artifact, or a directory that a model was exported or pushed to. Out: directories that are whole or absent
+(`staging`), custom properties (`properties`), what a pushed model carries (`model_assets`), what Evaluator measured
+(`evaluation`), and artifact types that containers find (`type_names`).
+"""

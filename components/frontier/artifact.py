@@ -1,10 +1,11 @@
 """The artifact type that says how accurate networks of several costs are, and which one was chosen."""
 
-import sys
-
 from tfx.types.artifact import Artifact
 
+from ..artifacts.type_names import importable_by_its_name
 
+
+@importable_by_its_name
 class MorphFrontier(Artifact):
     """Accuracy against cost of several networks, and the choice among them.
 
@@ -21,7 +22,3 @@ class MorphFrontier(Artifact):
     """
 
     TYPE_NAME = "morph_tfx.MorphFrontier"
-
-
-# As for MorphStructure: a container's entrypoint takes the type's name for an import path.
-setattr(sys.modules[__name__.partition(".")[0]], MorphFrontier.__name__, MorphFrontier)

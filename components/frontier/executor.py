@@ -17,9 +17,9 @@ from morph_core.report import frontier_page
 from morph_core.report.frontier import Frontier, Point
 
 from ..artifacts.evaluation import measured
+from ..artifacts.properties import custom_properties, set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
-from ..structure_exporter.exporter import custom_properties, set_custom_properties
 
 FRONTIER_FILE, REPORT_FILE, PICTURE_FILE = "frontier.json", "report.html", "frontier.svg"
 

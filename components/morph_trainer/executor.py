@@ -16,7 +16,7 @@ from ..artifacts.staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
 from ..training import checkpoints, distribution, loop
 from ..training import inputs as training_inputs
-from ..training import spec as training_spec
+from ..training.custom_config import custom_config_of
 from ..training.progress import ProgressCallback
 from .goal import Goal
 
@@ -46,12 +46,13 @@ class Executor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         goal = Goal.from_properties(exec_properties).check()
         exporter = StructureExporter(artifact_utils.get_single_instance(output_dict["structure"]))
+        config = custom_config_of(exec_properties)
         with (
-            distribution.training_scope(exec_properties, output_dict),
+            distribution.training_scope(config, output_dict),
             emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir,
         ):
             inputs = training_inputs.read(input_dict, exec_properties)
-            keep_weights = training_spec.has_flag(exec_properties, "keep_weights")
+            keep_weights = bool(config.get("keep_weights"))
             if keep_weights and goal.expand_to is not None:
                 raise morph.MorphError(
                     f"keep_weights=True with expand_to={goal.expand_to!r}: the channels that widening adds were not "

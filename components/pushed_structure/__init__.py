@@ -1,4 +1,7 @@
-"""PushedStructure: finds the structure of the model that was pushed last, where models are pushed to."""
+"""PushedStructure: finds the structure of the model that was pushed last, where models are pushed to.
+
+In: the directory that models are pushed to. Out: structure, schema and a copy of the newest model that carries them.
+"""
 
 from .component import PushedStructure
 from .executor import Executor

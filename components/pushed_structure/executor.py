@@ -12,9 +12,9 @@ from tfx.utils import io_utils, path_utils
 import morph_core as morph
 
 from ..artifacts import model_assets
+from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
-from ..structure_exporter.exporter import set_custom_properties
 
 SCHEMA_FILE = "schema.pbtxt"
 

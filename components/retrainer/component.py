@@ -17,6 +17,8 @@ from tfx.types.system_executions import Train
 
 from ..structure_exporter import MorphStructure
 from ..training import spec as training_spec
+from ..training.custom_config import with_flag
+from ..training.user_module import package_user_module
 from .executor import Executor
 
 
@@ -103,7 +105,7 @@ class Retrainer(base_component.BaseComponent):
             module_path=module_path,
             train_args=train_args,
             eval_args=eval_args,
-            custom_config=training_spec.with_flag(custom_config, "warm_start", warm_start),
+            custom_config=with_flag(custom_config, "warm_start", warm_start),
         )
         spec = RetrainerSpec(
             **shared,
@@ -112,4 +114,4 @@ class Retrainer(base_component.BaseComponent):
             model_run=types.Channel(type=standard_artifacts.ModelRun),
         )
         super().__init__(spec=spec)
-        training_spec.package_user_module(self)
+        package_user_module(self)

@@ -10,12 +10,13 @@ from tfx.utils import path_utils
 import morph_core as morph
 
 from ..artifacts import model_assets
+from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent, emptied_on_failure
 from ..structure_exporter import StructureExporter
-from ..structure_exporter.exporter import cost_properties, goal_properties, set_custom_properties
+from ..structure_exporter.properties import cost_properties, goal_properties
 from ..training import checkpoints, distribution, loop
 from ..training import inputs as training_inputs
-from ..training import spec as training_spec
+from ..training.custom_config import custom_config_of
 from ..training.progress import ProgressCallback
 from . import serving
 
@@ -44,8 +45,9 @@ class Executor(base_executor.BaseExecutor):
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         artifact = artifact_utils.get_single_instance(output_dict["model"])
+        config = custom_config_of(exec_properties)
         with (
-            distribution.training_scope(exec_properties, output_dict),
+            distribution.training_scope(config, output_dict),
             emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir,
         ):
             inputs = training_inputs.read(input_dict, exec_properties)
@@ -56,7 +58,7 @@ class Executor(base_executor.BaseExecutor):
             model = morph.rebuild(seed, structure, weights="fresh")
             model.compile(**morph.compile_arguments(seed))
             inputs.check_fit(model)
-            if training_spec.has_flag(exec_properties, "warm_start"):
+            if config.get("warm_start"):
                 StructureExporter(source).read_weights(model)
                 steps = min(inputs.steps_per_epoch, _RECALIBRATION_STEPS)
                 renewed = morph.recalibrate(model, inputs.train, steps)

@@ -1,10 +1,11 @@
 """The artifact type that carries a learned structure to the next cycle, to Retrainer and to people."""
 
-import sys
-
 from tfx.types.artifact import Artifact
 
+from ..artifacts.type_names import importable_by_its_name
 
+
+@importable_by_its_name
 class MorphStructure(Artifact):
     """A learned structure: how wide each layer of one seed network should be. It needs no weights.
 
@@ -38,8 +39,3 @@ class MorphStructure(Artifact):
     # inside TFX, which knows TFX's own types alone. It also wants a type name of the form `package.Class`, with one
     # dot.
     TYPE_NAME = "morph_tfx.MorphStructure"
-
-
-# A container's entrypoint takes the type's name for an import path. `morph_tfx` is a namespace package, without a file
-# of its own to define names in, so it is put there; an entrypoint that has imported morph_tfx.components finds it.
-setattr(sys.modules[__name__.partition(".")[0]], MorphStructure.__name__, MorphStructure)

@@ -7,19 +7,19 @@ says which file it was.
 """
 
 import dataclasses
-import io
 import os
-import zipfile
 
 import keras
-import numpy as np
 from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 
 import morph_core as morph
 from morph_core import report
 
+from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
+from . import weights
+from .properties import cost_properties, goal_properties
 
 STRUCTURE_FILE = "structure.json"
 REPORT_FILE = "report.html"
@@ -64,7 +64,7 @@ class StructureExporter:
         texts = {STRUCTURE_FILE: structure.to_json(), REPORT_FILE: report.html(structure, title=title)}
         files = {name: text.encode() for name, text in texts.items()} | dict(report.pictures(structure))
         if trained is not None:
-            files[WEIGHTS_FILE] = _packed(trained)
+            files[WEIGHTS_FILE] = weights.packed(trained)
         with complete_or_absent(self.artifact.uri) as directory:
             for name, content in files.items():
                 with fileio.open(os.path.join(directory, name), "wb") as file:
@@ -124,24 +124,7 @@ class StructureExporter:
             )
         with fileio.open(path, "rb") as file:
             content = file.read()
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-                paths = stored["paths"].tolist()
-                values = [stored[str(number)] for number in range(len(paths))]
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise morph.MorphError(
-                f"The weights in {path} cannot be read ({error}). Restore the file, run MorphTrainer again, or train "
-                "without warm_start."
-            ) from error
-        found = {name: value.shape for name, value in zip(paths, values, strict=True)}
-        expected = {weight.path: tuple(weight.shape) for weight in model.weights}
-        if list(found.items()) != list(expected.items()):
-            differing = sorted(dict(found.items() ^ expected.items()))
-            raise morph.MorphError(
-                f"The weights in {path} are of another network: {', '.join(differing[:3]) or 'their order'} "
-                "differ in name or shape. Use the module file and the hyperparameters of the search."
-            )
-        model.set_weights(values)
+        weights.unpack_into(model, content, source=path)
 
     def _describe(self, structure: morph.Structure) -> None:
         properties: dict[str, str | int | float] = {
@@ -154,62 +137,3 @@ class StructureExporter:
             **cost_properties(structure),
         }
         set_custom_properties(self.artifact, properties)
-
-
-def _packed(model: keras.Model) -> bytes:
-    """A model's weights in their order, as plain arrays named 0, 1, ... in NumPy's npz format, and their paths."""
-    buffer = io.BytesIO()
-    values = {str(number): value for number, value in enumerate(model.get_weights())}
-    np.savez(buffer, paths=np.array([weight.path for weight in model.weights]), **values)
-    return buffer.getvalue()
-
-
-def goal_properties(structure: morph.Structure) -> dict[str, str | float]:
-    """What was asked of the search, as flat names: `cost`, `target` (or `budget`, `strength`), `gate`, `expand_to`.
-
-    With several costs they are `target_flops`, `target_params`, and so on.
-    """
-    properties: dict[str, str | float] = {}
-    for name, value in structure.goal.items():
-        if isinstance(value, dict):
-            properties |= {f"{name}_{cost}": float(amount) for cost, amount in value.items()}
-        elif value is not None:
-            properties[name] = value if isinstance(value, str) else float(value)
-    if "gate" in structure.settings:
-        properties["gate"] = str(structure.settings["gate"])
-    expanded_to = structure.settings.get("expanded_to")
-    if expanded_to is not None:
-        # The executor expands to the same fraction of every cost.
-        properties["expand_to"] = float(min(expanded_to.values()) if isinstance(expanded_to, dict) else expanded_to)
-    return properties
-
-
-def cost_properties(structure: morph.Structure) -> dict[str, float]:
-    """The costs of seed and structure as flat names: `flops_seed`, `flops_structure`, `flops_fraction`, and so on."""
-    properties = {}
-    for name, cost in structure.costs.items():
-        properties[f"{name}_seed"] = float(cost["seed"])
-        properties[f"{name}_structure"] = float(cost["structure"])
-        properties[f"{name}_fraction"] = float(cost["structure"] / cost["seed"])
-    return properties
-
-
-def set_custom_properties(artifact: Artifact, properties: dict[str, str | int | float]) -> None:
-    """Sets each property with the type that its value has."""
-    for name, value in properties.items():
-        if isinstance(value, str):
-            artifact.set_string_custom_property(name, value)
-        elif isinstance(value, int):
-            artifact.set_int_custom_property(name, value)
-        else:
-            artifact.set_float_custom_property(name, value)
-
-
-def custom_properties(artifact: Artifact) -> dict[str, str | int | float]:
-    """The custom properties of an artifact that are text or numbers, as `set_custom_properties` takes them."""
-    found = {}
-    for name, value in artifact.mlmd_artifact.custom_properties.items():
-        kind = value.WhichOneof("value")
-        if kind in ("int_value", "double_value", "string_value"):
-            found[name] = getattr(value, kind)
-    return found

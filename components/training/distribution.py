@@ -21,8 +21,6 @@ from tfx.types.artifact import Artifact
 
 from morph_core import MorphError
 
-from .custom_config import custom_config_of
-
 STRATEGIES = {
     "mirrored": "the GPUs of one machine, or the 'devices' that are listed",
     "multi_worker_mirrored": "several machines, each running the component with TF_CONFIG set",
@@ -65,20 +63,19 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def training_scope(exec_properties: Mapping[str, Any], output_dict: Mapping[str, list[Artifact]]) -> Iterator[None]:
+def training_scope(config: Mapping[str, Any], output_dict: Mapping[str, list[Artifact]]) -> Iterator[None]:
     """The block builds and trains its models as `custom_config` asks; afterwards everything is as before.
 
     Of several machines all run the same block, and one writes its results: for the others, the outputs' URIs lead into
     a scratch directory meanwhile. A build_model must not call keras.utils.clear_session, which would end the scope.
 
     Args:
-        exec_properties: of the component, with `custom_config`.
+        config: the component's `custom_config`.
         output_dict: of the component.
 
     Raises:
         MorphError: the strategy or a device is not there.
     """
-    config = custom_config_of(exec_properties)
     check(config)
     keras.utils.clear_session()  # what earlier steps in this process built is not needed any more
     _grow_gpu_memory()

@@ -26,8 +26,7 @@ from tfx.utils import io_utils, proto_utils
 from morph_core import MorphError
 
 from . import distribution, user_module
-from .custom_config import custom_config_of
-from .spec import check_custom_config
+from .custom_config import check_custom_config, custom_config_of
 
 DEFAULT_EPOCHS = 10
 DEFAULT_BATCH_SIZE = 32

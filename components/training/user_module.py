@@ -1,7 +1,7 @@
-"""The user's module file: loading `build_model`, `input_fn` and `signatures` from it, and checking what they return.
+"""The user's module file: packing it for executors elsewhere, loading its functions, and checking what they return.
 
 The module is plain Keras and tf.data; nothing in it knows about morphing. It reaches the executor as a path
-(`module_file`) or, packaged by TFX into a wheel, as `name@wheel` (`module_path`); TFX's own loader takes both.
+(`module_file`) or, packed by TFX into a wheel, as `name@wheel` (`module_path`); TFX's own loader takes both.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 from keras.src.utils import naming
 from tfx.components.util import udf_utils
+from tfx.dsl.components.base import base_component
 
 from morph_core import MorphError
 
@@ -119,6 +120,16 @@ def load(exec_properties: Mapping[str, Any]) -> UserModule:
     module = sys.modules[name]
     functions = {role: _function(module, role, source) for role in CONTRACT}
     return UserModule(source=source, **functions)
+
+
+def package_user_module(component: base_component.BaseComponent) -> None:
+    """Has TFX pack the module file into a wheel when the pipeline is compiled, as for its own Trainer.
+
+    The wheel lies under the pipeline root, so that the module reaches executors on other machines; the packing fills
+    `module_path` and clears `module_file`. A path given as a `RuntimeParameter` cannot be packed and stays a path.
+    """
+    if component.exec_properties.get("module_file") and udf_utils.should_package_user_modules():
+        udf_utils.add_user_module_dependency(component, "module_file", "module_path")
 
 
 def _function(module: Any, role: str, source: str) -> Any:

@@ -17,7 +17,8 @@ from morph_core import MorphError
 from morph_core.structure.choices import check_counts
 
 from ..structure_exporter import MorphStructure
-from ..training import spec as training_spec
+from ..training.custom_config import check_custom_config
+from ..training.user_module import package_user_module
 from .executor import Executor
 
 
@@ -84,7 +85,7 @@ class UniformWidths(base_component.BaseComponent):
             )
         if not 0 < target <= 1:
             raise MorphError(f"UniformWidths: target is {target}; expected a fraction above 0 and at most 1.")
-        training_spec.check_custom_config(custom_config)
+        check_custom_config(custom_config)
         counts = {"multiple_of": multiple_of, "min_channels": min_channels}
         given = {name: count for name, count in counts.items() if count is not None}
         for name, count in given.items():
@@ -99,4 +100,4 @@ class UniformWidths(base_component.BaseComponent):
             structure=types.Channel(type=MorphStructure),
         )
         super().__init__(spec=spec)
-        training_spec.package_user_module(self)
+        package_user_module(self)

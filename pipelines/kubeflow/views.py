@@ -67,7 +67,7 @@ def _figures(source: Any) -> dict[str, float]:
         from morph_tfx.components.artifacts.evaluation import measured
 
         return measured(source.uri)
-    from morph_tfx.components.structure_exporter.exporter import custom_properties
+    from morph_tfx.components.artifacts.properties import custom_properties
 
     found = custom_properties(source).items()
     return {name: float(value) for name, value in found if not isinstance(value, str) and name not in _NO_FIGURES}

@@ -10,6 +10,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from sklearn.datasets import load_digits
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import types
 from tfx.components import Transform
 from tfx.components.transform import executor as transform_executor
 from tfx.dsl.components.base import base_beam_executor, base_component
@@ -22,6 +23,7 @@ from morph_tfx.components import MorphStructure, StructureExporter
 from morph_tfx.components.training import user_module
 
 USER_MODULES = pathlib.Path(__file__).parent / "user_modules"
+DIGITS, RAW_DIGITS = str(USER_MODULES / "digits.py"), str(USER_MODULES / "raw_digits.py")
 SCHEMA = """
 feature { name: "image" type: FLOAT shape { dim { size: 64 } } presence { min_fraction: 1 } }
 feature { name: "ink" type: BYTES shape { dim { size: 1 } } presence { min_fraction: 1 } }
@@ -97,9 +99,9 @@ def transformed(examples, schema, tmp_path_factory):
     """(transformed examples, transform graph): TFX's own Transform, run once."""
     root = tmp_path_factory.mktemp("transform")
     component = Transform(
-        examples=channel_utils.as_channel([examples]),
-        schema=channel_utils.as_channel([schema]),
-        module_file=str(USER_MODULES / "digits.py"),
+        examples=channel(examples),
+        schema=channel(schema),
+        module_file=DIGITS,
         disable_statistics=True,
     )
     outputs = {
@@ -116,6 +118,11 @@ def transformed(examples, schema, tmp_path_factory):
         {"examples": [examples], "schema": [schema]}, outputs, component.exec_properties
     )
     return outputs["transformed_examples"][0], outputs["transform_graph"][0]
+
+
+def channel(artifact: Artifact) -> types.BaseChannel:
+    """An artifact as one component hands it to another."""
+    return channel_utils.as_channel([artifact])
 
 
 def inputs_of(component: base_component.BaseComponent) -> dict[str, list[Artifact]]:
@@ -176,6 +183,14 @@ def narrowed(module: str, tmp_path: pathlib.Path, **widths: int) -> MorphStructu
     artifact = make(MorphStructure, tmp_path / "narrowed")
     StructureExporter(artifact).write(morph.describe(graph, widths, goal={"cost": "flops", "target": 0.5}))
     return artifact
+
+
+def fails_cleanly(run, component, message: str, tmp_path: pathlib.Path, error: type[BaseException] = morph.MorphError):
+    """The component fails with that message; nothing but the empty output directories is left."""
+    with pytest.raises(error, match=message):
+        run(component, "failing")
+    assert [path for path in (tmp_path / "failing").rglob("*") if path.is_file()] == []
+    assert list((tmp_path / "failing").glob("*/*unfinished*")) == []
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import morph_core as morph
 from morph_tfx.components import PushedStructure, StructureExporter
 from morph_tfx.components.artifacts import model_assets
 from morph_tfx.components.training import user_module
-from tests.components.conftest import SCHEMA, USER_MODULES
+from tests.components.conftest import DIGITS, SCHEMA
 
 
 @pytest.fixture(scope="module")
 def graph():
-    return morph.ChannelGraph.from_model(user_module.load({"module_file": str(USER_MODULES / "digits.py")}).seed({}))
+    return morph.ChannelGraph.from_model(user_module.load({"module_file": DIGITS}).seed({}))
 
 
 @pytest.fixture

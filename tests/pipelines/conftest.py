@@ -1,4 +1,4 @@
-"""ML metadata in memory, filled through TFX's own publishing calls, and a stand-in for the server of Kubeflow."""
+"""ML metadata in memory, filled through TFX's own publishing calls; a module file; a stand-in for Kubeflow's server."""
 
 import ml_metadata as mlmd
 import pytest
@@ -7,6 +7,8 @@ from tfx.orchestration import metadata
 from tfx.orchestration.portable import execution_publish_utils as publish
 from tfx.orchestration.portable.mlmd import context_lib
 from tfx.types import Artifact
+
+from morph_tfx.pipelines.config import parse_config
 
 
 class Record:
@@ -71,6 +73,24 @@ def made(kind: type[Artifact], **properties: int | str) -> Artifact:
         else:
             artifact.set_string_custom_property(name, value)
     return artifact
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration whose module file has a neighbour."""
+    (tmp_path / "module.py").write_text("VALUE = 1\n")
+    (tmp_path / "neighbour.py").write_text("OTHER = 2\n")
+    text = """
+name: x
+data: {format: csv, path: data, eval_fraction: 0.2}
+module_file: module.py
+label: y
+target: 0.5
+search: {epochs: 1}
+retrain: {epochs: 1}
+evaluate: {lower_bound: 0}
+"""
+    return parse_config(text, "config.yaml", tmp_path)
 
 
 @pytest.fixture(autouse=True)

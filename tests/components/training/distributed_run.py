@@ -1,6 +1,6 @@
 """Runs a component's executor in a process of its own, as tests of distribution need it: devices are set up before TF.
 
-    python -m tests.components.distributed_run '{"devices": 2, "runs": [...], ...}'
+    python -m tests.components.training.distributed_run '{"devices": 2, "runs": [...], ...}'
 
 Each run is a dict with "component", "arguments" (JSON values), "inputs" (name: [artifact class, URI, split names]) and
 "output" (a directory). The last line that is printed is a JSON list: for each run, the outputs' URIs by name.

@@ -16,10 +16,9 @@ from tfx.utils import path_utils
 import morph_core as morph
 from morph_core import MorphError
 from morph_tfx.components.training import distribution
-from tests.components.conftest import USER_MODULES, example, narrowed
+from tests.components.conftest import DIGITS, example, narrowed
 
 ROOT = pathlib.Path(__file__).parents[3]
-DIGITS = str(USER_MODULES / "digits.py")
 
 
 def request(component, transformed, output, structure=None, **custom_config) -> dict:
@@ -37,7 +36,7 @@ def request(component, transformed, output, structure=None, **custom_config) -> 
 
 
 def start(asked: dict, **environment: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.components.distributed_run", json.dumps(asked)]
+    command = [sys.executable, "-m", "tests.components.training.distributed_run", json.dumps(asked)]
     # Collectives use the whole machine's threads; without GPUs nothing may look for some.
     variables = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2", **environment}
     return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -103,7 +102,7 @@ def free_port() -> int:
 
 
 def test_mixed_precision_ends_with_the_block_and_leaves_a_float32_model():
-    with distribution.training_scope({"custom_config": '{"mixed_precision": true}'}, {}):
+    with distribution.training_scope({"mixed_precision": True}, {}):
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
         assert model(np.ones((2, 4))).dtype == tf.bfloat16
     assert keras.config.dtype_policy().name == "float32"
@@ -140,6 +139,5 @@ def test_what_makes_no_sense_is_refused_where_the_pipeline_is_built(config, mess
 )
 def test_what_the_machine_has_not_is_refused(asked, message, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    config = {"custom_config": json.dumps({"distribution": asked})}
-    with pytest.raises(MorphError, match=message), distribution.training_scope(config, {}):
+    with pytest.raises(MorphError, match=message), distribution.training_scope({"distribution": asked}, {}):
         pass

@@ -5,26 +5,7 @@ import os
 import pytest
 
 from morph_core import MorphError
-from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.graph.module_files import check_functions, without_wheels
-
-TEXT = """
-name: x
-data: {format: csv, path: data, eval_fraction: 0.2}
-module_file: module.py
-label: y
-target: 0.5
-search: {epochs: 1}
-retrain: {epochs: 1}
-evaluate: {lower_bound: 0}
-"""
-
-
-@pytest.fixture
-def config(tmp_path):
-    (tmp_path / "module.py").write_text("VALUE = 1\n")
-    (tmp_path / "neighbour.py").write_text("OTHER = 2\n")
-    return parse_config(TEXT, "config.yaml", tmp_path)
 
 
 def test_wheels_are_switched_off_inside_only(monkeypatch):

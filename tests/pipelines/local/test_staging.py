@@ -9,26 +9,8 @@ import pytest
 
 import morph_core as morph
 from morph_core import MorphError
-from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.local.staging import importable, staged_modules, staged_structure
-
-TEXT = """
-name: x
-data: {format: csv, path: data, eval_fraction: 0.2}
-module_file: module.py
-label: y
-target: 0.5
-search: {epochs: 1}
-retrain: {epochs: 1}
-evaluate: {lower_bound: 0}
-"""
-
-
-@pytest.fixture
-def config(tmp_path):
-    (tmp_path / "module.py").write_text("VALUE = 1\n")
-    (tmp_path / "neighbour.py").write_text("OTHER = 2\n")
-    return parse_config(TEXT, "config.yaml", tmp_path)
+from tests.pipelines.retraining import TEXT, config_of
 
 
 def test_the_copy_has_the_content_and_the_neighbours(config, tmp_path):
@@ -64,17 +46,17 @@ def test_a_missing_module_file_is_named_by_its_key(config, tmp_path):
 
 def test_a_changed_structure_is_another_one_to_the_cache_and_a_broken_one_is_refused_first(tmp_path):
     path = tmp_path / "structure.json"
-    text = TEXT + "retrain_pipeline: {structure: structure.json}\n"
+    text = TEXT.replace("gs://bucket/", "") + "retrain_pipeline: {structure: structure.json}\n"
     copies = []
     for width in (3, 4, 4):
         inputs = keras.Input((5,))
         model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(8, name="hidden")(inputs)))
         structure = morph.describe(morph.ChannelGraph.from_model(model), {"hidden": width})
         structure.save(path)
-        copy = Path(staged_structure(parse_config(text, "config.yaml", tmp_path)).retrain_pipeline.structure)
+        copy = Path(staged_structure(config_of(text, tmp_path)).retrain_pipeline.structure)
         assert (copy.name, morph.Structure.load(copy)) == ("structure.json", structure)
         copies.append(copy.parent)
     assert copies[0] != copies[1] == copies[2]
     path.write_text("{")
     with pytest.raises(MorphError, match=r"structure.json is not valid JSON"):
-        staged_structure(parse_config(text, "config.yaml", tmp_path))
+        staged_structure(config_of(text, tmp_path))

@@ -8,18 +8,11 @@ import keras_tuner
 import pytest
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.proto import trainer_pb2
-from tfx.types import channel_utils, standard_artifacts
+from tfx.types import standard_artifacts
 
 import morph_core as morph
 from morph_tfx.components import MorphStructure, MorphTrainer, StructureExporter
-from morph_tfx.components.morph_trainer.goal import Goal
-from tests.components.conftest import USER_MODULES, inputs_of, make, narrowed, write_split
-
-DIGITS, RAW_DIGITS = str(USER_MODULES / "digits.py"), str(USER_MODULES / "raw_digits.py")
-
-
-def channel(artifact):
-    return channel_utils.as_channel([artifact])
+from tests.components.conftest import DIGITS, RAW_DIGITS, channel, fails_cleanly, inputs_of, make, narrowed, write_split
 
 
 def written(run_dir):
@@ -114,21 +107,6 @@ def test_several_targets_multiples_and_floors_reach_the_search_and_the_expansion
     assert re.search(r"flops [\d.]+%, params [\d.]+% of the seed", capsys.readouterr().out)
 
 
-def test_a_goal_survives_its_execution_properties_and_later_cycles_count_in_the_original_seed():
-    goal = Goal("flops", {"flops": 0.5, "params": 0.6}, multiple_of={"a": 8, "gone": 4}, min_channels=2)
-    properties = {name: value for name, value in goal.properties().items() if value is not None}
-    assert all(isinstance(value, (str, float)) for value in properties.values())
-    assert Goal.from_properties(properties) == goal
-    seed = {"flops": 1000.0, "params": 100.0}
-    assert goal.search_arguments(seed, seed)["target"] == {"flops": 0.5, "params": 0.6}
-    later = goal.search_arguments(seed, {"flops": 800.0, "params": 50.0}, removed=["gone"])
-    assert later["budget"] == {"flops": 500.0, "params": 60.0}
-    assert later["multiple_of"] == {"a": 8}
-    with pytest.raises(morph.MorphError, match=r"allows 500 flops and 60 params, but .* needs only 400 .* and 50 "):
-        goal.search_arguments(seed, {"flops": 400.0, "params": 50.0})
-    assert Goal("latency:v100", budget={"latency_ms": 3.0}).asked == {"cost": "latency:v100", "budget": 3.0}
-
-
 def test_raw_examples_need_the_schema_alone(raw_search, run):
     outputs = run(raw_search(cost="params", target=0.4))
     structure = StructureExporter(outputs["structure"]).read()
@@ -177,14 +155,6 @@ def test_the_module_file_reaches_the_executor_packed_into_a_wheel(raw_search, tm
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
-def fails_cleanly(run, component, message, tmp_path):
-    """The component fails with that message; nothing but the empty output directories is left."""
-    with pytest.raises(morph.MorphError, match=message):
-        run(component, "failing")
-    assert written(tmp_path / "failing") == []
-    assert list((tmp_path / "failing").glob("*/*unfinished*")) == []
 
 
 @pytest.mark.parametrize(

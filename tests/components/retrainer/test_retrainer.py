@@ -7,19 +7,13 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx.types import channel_utils
 from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
 from morph_tfx.components import Retrainer
-from tests.components.conftest import USER_MODULES, example, narrowed
+from tests.components.conftest import DIGITS, RAW_DIGITS, channel, example, fails_cleanly, narrowed
 
-DIGITS, RAW_DIGITS = str(USER_MODULES / "digits.py"), str(USER_MODULES / "raw_digits.py")
 HALF = {"conv2d-1": 8, "conv2d-2": 12}
-
-
-def channel(artifact):
-    return channel_utils.as_channel([artifact])
 
 
 def load(artifact):
@@ -157,13 +151,6 @@ def signatures(model, spec):
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
-def fails_cleanly(run, component, error, message, tmp_path):
-    with pytest.raises(error, match=message):
-        run(component, "failing")
-    assert [path for path in (tmp_path / "failing").rglob("*") if path.is_file()] == []
-    assert list((tmp_path / "failing").glob("*/*unfinished*")) == []
-
-
 def test_an_input_that_is_no_feature_ends_before_training(retrain, run, module_file, tmp_path, nothing_trains):
     renamed = module_file(
         "digits",
@@ -177,7 +164,7 @@ def test_an_input_that_is_no_feature_ends_before_training(retrain, run, module_f
     message = (
         r"input 'colour' is none of the transformed features \(image, ink, label\)\. Give the input the feature's name"
     )
-    fails_cleanly(run, component, morph.MorphError, message, tmp_path)
+    fails_cleanly(run, component, message, tmp_path)
 
 
 def test_a_single_input_takes_the_only_feature_of_its_shape(raw_retrain, run, module_file, tmp_path, held_out):
@@ -192,12 +179,12 @@ def test_a_single_input_takes_the_only_feature_of_its_shape(raw_retrain, run, mo
 
 def test_a_structure_of_another_network_ends_before_training(raw_retrain, run, tmp_path, nothing_trains):
     component = raw_retrain(structure=channel(narrowed(DIGITS, tmp_path)))
-    fails_cleanly(run, component, morph.MorphError, r"structure.json belongs to another network", tmp_path)
+    fails_cleanly(run, component, r"structure.json belongs to another network", tmp_path)
 
 
 def test_hyperparameters_of_another_search_are_told_from_the_structure(raw_retrain, run, tmp_path, nothing_trains):
     component = raw_retrain(custom_config={"hparams": {"width": 99}})
-    fails_cleanly(run, component, morph.MorphError, r"belongs to another network.*hyperparameters", tmp_path)
+    fails_cleanly(run, component, r"belongs to another network.*hyperparameters", tmp_path)
 
 
 def test_a_failing_export_leaves_nothing(raw_retrain, run, tmp_path, monkeypatch):
@@ -206,7 +193,7 @@ def test_a_failing_export_leaves_nothing(raw_retrain, run, tmp_path, monkeypatch
 
     component = raw_retrain(custom_config={"epochs": 1})
     monkeypatch.setattr("morph_tfx.components.artifacts.staging.fileio.rename", full)
-    fails_cleanly(run, component, OSError, "no space left", tmp_path)
+    fails_cleanly(run, component, "no space left", tmp_path, error=OSError)
 
 
 @pytest.mark.parametrize("returned", ["[]", "{'serving_default': model.call}", "{'serving_default': (1, 2)}"])
@@ -217,13 +204,13 @@ def test_signatures_of_another_form_are_told_the_form(
         "raw_digits", ("def input_fn", f"def signatures(model, spec):\n    return {returned}\n\n\ndef input_fn")
     )
     component = raw_retrain(module_file=path)
-    fails_cleanly(run, component, morph.MorphError, r"signatures in .* expected a dict", tmp_path)
+    fails_cleanly(run, component, r"signatures in .* expected a dict", tmp_path)
 
 
 def test_a_training_that_diverges_writes_nothing(raw_retrain, run, tmp_path, module_file):
     diverging = module_file("raw_digits", ('"adam"', "keras.optimizers.SGD(float('nan'))"))
     component = raw_retrain(module_file=diverging)
-    fails_cleanly(run, component, morph.MorphError, r"training diverged: the loss is nan .* learning rate", tmp_path)
+    fails_cleanly(run, component, r"training diverged: the loss is nan .* learning rate", tmp_path)
 
 
 def test_a_signature_that_fails_does_so_before_training(raw_retrain, run, module_file, tmp_path, nothing_trains):
@@ -234,7 +221,7 @@ def test_a_signature_that_fails_does_so_before_training(raw_retrain, run, module
         ("def input_fn", f"def signatures(model, spec):\n    return {returned}\n\n\ndef input_fn"),
     )
     component = raw_retrain(module_file=path)
-    fails_cleanly(run, component, morph.MorphError, r"serving signature 'short' cannot be made", tmp_path)
+    fails_cleanly(run, component, r"serving signature 'short' cannot be made", tmp_path)
 
 
 def test_retrainer_needs_the_same_shared_arguments_as_morph_trainer(raw_retrain):

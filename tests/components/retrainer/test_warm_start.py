@@ -8,11 +8,9 @@ import pytest
 from tfx.types import channel_utils
 
 import morph_core as morph
-from morph_tfx.components import MorphStructure, MorphTrainer, Retrainer, StructureExporter
+from morph_tfx.components import MorphTrainer, Retrainer, StructureExporter
 from morph_tfx.components.training import loop, user_module
-from tests.components.conftest import USER_MODULES, make
-
-DIGITS = str(USER_MODULES / "digits.py")
+from tests.components.conftest import DIGITS
 
 
 @pytest.fixture
@@ -110,27 +108,6 @@ def test_without_kept_weights_a_warm_start_says_how_to_get_them(searched, data, 
 def test_weights_of_a_structure_to_be_widened_cannot_be_kept(searched, nothing_trains):
     with pytest.raises(morph.MorphError, match=r"keep_weights=True with expand_to=1.0: .*were not trained"):
         searched("search", expand_to=1.0)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.write_bytes(path.read_bytes()[:200]), "cannot be read"),
-        (lambda path: path.write_bytes(b""), "cannot be read"),
-        (lambda path: np.savez(path, **{"paths": np.array(["a"]), "0": np.zeros(3)}), r"of another network: .*differ"),
-        (lambda path: np.savez(path, paths=np.array([object()], dtype=object)), "cannot be read"),
-    ],
-    ids=["cut off", "empty", "another network", "with a pickle"],
-)
-def test_weights_that_cannot_be_used_are_refused(tmp_path, damage, message):
-    seed = user_module.load({"module_file": DIGITS}).seed({})
-    graph = morph.ChannelGraph.from_model(seed)
-    artifact = make(MorphStructure, tmp_path / "structure")
-    narrow = morph.describe(graph, {})
-    StructureExporter(artifact).write(narrow, trained=morph.rebuild(seed, narrow))
-    damage(pathlib.Path(artifact.uri) / "weights.npz")
-    with pytest.raises(morph.MorphError, match=message):
-        StructureExporter(artifact).read_weights(morph.rebuild(seed, narrow))
 
 
 def test_flags_are_true_or_false(data, run):

@@ -1,0 +1,48 @@
+"""A network's weights as one file of plain arrays, for a retraining that starts from them."""
+
+import io
+import zipfile
+
+import keras
+import numpy as np
+
+from morph_core import MorphError
+
+
+def packed(model: keras.Model) -> bytes:
+    """A model's weights in their order, as plain arrays named 0, 1, ... in NumPy's npz format, and their paths."""
+    buffer = io.BytesIO()
+    values = {str(number): value for number, value in enumerate(model.get_weights())}
+    np.savez(buffer, paths=np.array([weight.path for weight in model.weights]), **values)
+    return buffer.getvalue()
+
+
+def unpack_into(model: keras.Model, content: bytes, source: str) -> None:
+    """Gives a model the weights that `packed` wrote.
+
+    Args:
+        model: with the same weights by name, shape and order.
+        content: of the file.
+        source: its path, for messages.
+
+    Raises:
+        MorphError: the file is damaged, or its weights are not this network's.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            paths = stored["paths"].tolist()
+            values = [stored[str(number)] for number in range(len(paths))]
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise MorphError(
+            f"The weights in {source} cannot be read ({error}). Restore the file, run MorphTrainer again, or train "
+            "without warm_start."
+        ) from error
+    found = {name: value.shape for name, value in zip(paths, values, strict=True)}
+    expected = {weight.path: tuple(weight.shape) for weight in model.weights}
+    if list(found.items()) != list(expected.items()):
+        differing = sorted(dict(found.items() ^ expected.items()))
+        raise MorphError(
+            f"The weights in {source} are of another network: {', '.join(differing[:3]) or 'their order'} differ in "
+            "name or shape. Use the module file and the hyperparameters of the search."
+        )
+    model.set_weights(values)
