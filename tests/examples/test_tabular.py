@@ -72,7 +72,7 @@ def test_configuration_table_and_network_speak_of_the_same_columns(tmp_path):
     assert config.target == BUDGET
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_client_tells_who_will_leave_from_raw_rows(printed, example):
     with open(example.directory / "new.csv", newline="", encoding="utf-8") as lines:
         left = [int(row["left"]) for row in csv.DictReader(lines)]
@@ -81,7 +81,7 @@ def test_the_client_tells_who_will_leave_from_raw_rows(printed, example):
     assert roc_auc_score(left, [int(chance) for chance in chances]) > LEAST_AUC
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_structure_keeps_to_its_budget_embeddings_included(printed):
     [file] = re.findall(r"^structure +(\S+)$", printed["run"], re.MULTILINE)
     with open(file, encoding="utf-8") as text:
@@ -92,7 +92,7 @@ def test_the_structure_keeps_to_its_budget_embeddings_included(printed):
     assert {"plan_embedding", "country_embedding", "payment_embedding"} <= set(structure["groups"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_string_that_was_never_seen_and_a_missing_value_are_answered(answer):
     known = answer(ROW)
     unknown = answer({**ROW, "country": [b"nowhere"]})
@@ -101,7 +101,7 @@ def test_a_string_that_was_never_seen_and_a_missing_value_are_answered(answer):
     assert answer({**ROW, "country": [b"somewhere else"]}) == pytest.approx(unknown), "all strangers share an embedding"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_makes_people_leave_in_the_data_does_so_in_the_model(answer):
     assert answer({**ROW, "payment": [b"voucher"]}) > answer(ROW)
     assert answer({**ROW, "months": [70]}) < answer({**ROW, "months": [2]})

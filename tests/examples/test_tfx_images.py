@@ -77,7 +77,7 @@ def test_the_module_file_decodes_png_and_jpeg_of_any_size_to_what_the_network_ta
     assert morph.ChannelGraph.from_model(model).cost("flops") == SEED_FLOPS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_pushed_model_answers_the_bytes_of_png_files(answer, images):
     probabilities = answer(list(images.values()))
     assert probabilities.shape == (100, 10)
@@ -85,7 +85,7 @@ def test_the_pushed_model_answers_the_bytes_of_png_files(answer, images):
     assert accuracy(probabilities, list(images)) > LEAST_ACCURACY
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_it_takes_jpeg_of_another_size_as_well(answer, images):
     def enlarged(image: bytes) -> bytes:
         pixels = tf.image.resize(tf.io.decode_png(image), (24, 24), method="nearest")
@@ -94,7 +94,7 @@ def test_it_takes_jpeg_of_another_size_as_well(answer, images):
     assert accuracy(answer([enlarged(image) for image in images.values()]), list(images)) > LEAST_ACCURACY
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_client_prints_what_the_model_answers(printed, answer, images):
     lines = re.findall(r"^(\S+): (\d) \((\d+)%\)$", printed["ask.py"], re.MULTILINE)
     probabilities = answer(list(images.values()))
@@ -104,7 +104,7 @@ def test_the_client_prints_what_the_model_answers(printed, answer, images):
     np.testing.assert_allclose([int(share) / 100 for *_, share in lines], probabilities.max(-1), atol=0.006)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_structure_keeps_to_its_budget_and_the_report_lies_where_the_pipeline_says(printed, example):
     [report] = re.findall(r"^What the search did: (\S+)$", printed["pipeline.py"], re.MULTILINE)
     file = example.directory / report
@@ -114,7 +114,7 @@ def test_the_structure_keeps_to_its_budget_and_the_report_lies_where_the_pipelin
     assert costs["structure"] <= BUDGET * SEED_FLOPS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_served_network_has_the_widths_of_the_structure(printed, example):
     [report] = re.findall(r"^What the search did: (\S+)$", printed["pipeline.py"], re.MULTILINE)
     structure = json.loads((example.directory / report).with_name("structure.json").read_text())

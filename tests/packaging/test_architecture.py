@@ -12,7 +12,7 @@ from tools import draw_rooms
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PICTURE = draw_rooms.FILE.read_text(encoding="utf-8")
-ROOMS = [(layer, room) for layer, steps in ORDER.items() for rooms in steps for room in rooms]
+ROOMS = [(layer, room) for layer, steps in ORDER.items() for rooms in steps for room in sorted(rooms)]
 ARROWS = [tuple(text.split(" → ")) for text in re.findall(r"<title>([^<]* → [^<]*)</title>", html.unescape(PICTURE))]
 
 

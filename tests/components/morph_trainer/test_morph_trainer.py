@@ -89,6 +89,7 @@ def test_a_second_cycle_starts_from_the_first_ones_structure_and_counts_in_the_o
     assert outputs["structure"].get_float_custom_property("expand_to") == pytest.approx(0.7)
 
 
+@pytest.mark.thorough
 def test_several_targets_multiples_and_floors_reach_the_search_and_the_expansion(raw_search, run, capsys):
     targets = {"flops": 0.6, "params": 0.4}
     component = raw_search(
@@ -107,6 +108,7 @@ def test_several_targets_multiples_and_floors_reach_the_search_and_the_expansion
     assert re.search(r"flops [\d.]+%, params [\d.]+% of the seed", capsys.readouterr().out)
 
 
+@pytest.mark.thorough
 def test_raw_examples_need_the_schema_alone(raw_search, run):
     outputs = run(raw_search(cost="params", target=0.4))
     structure = StructureExporter(outputs["structure"]).read()
@@ -114,6 +116,7 @@ def test_raw_examples_need_the_schema_alone(raw_search, run):
     assert structure.costs["params"]["structure"] <= 0.4 * structure.costs["params"]["seed"]
 
 
+@pytest.mark.thorough
 def test_an_absolute_budget_and_a_fixed_strength_reach_the_search(raw_search, run):
     budgeted = StructureExporter(run(raw_search(budget=2000.0), "budget")["structure"]).read()
     assert budgeted.costs["flops"]["structure"] <= 2000
@@ -122,6 +125,7 @@ def test_an_absolute_budget_and_a_fixed_strength_reach_the_search(raw_search, ru
     assert fixed.goal == {"cost": "flops", "strength": 1e-6}
 
 
+@pytest.mark.thorough
 def test_tuned_hyperparameters_reach_build_model_over_those_of_the_config(raw_search, run, tmp_path):
     tuned = keras_tuner.HyperParameters()
     tuned.Fixed("width", 40)
@@ -135,6 +139,7 @@ def test_tuned_hyperparameters_reach_build_model_over_those_of_the_config(raw_se
     assert StructureExporter(run(component, "tuned")["structure"]).read().groups["hidden"]["seed_width"] == 40
 
 
+@pytest.mark.thorough
 def test_without_steps_an_epoch_is_one_pass_over_the_split_that_was_named(raw_search, run, capsys):
     component = raw_search(
         train_args=trainer_pb2.TrainArgs(splits=["eval"]),

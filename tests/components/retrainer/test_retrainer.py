@@ -103,6 +103,7 @@ def test_the_exported_model_carries_its_structure_and_the_schema_of_the_raw_exam
         assert text_format.Parse((extra / "schema.pbtxt").read_text(), schema_pb2.Schema()) == expected
 
 
+@pytest.mark.thorough
 def test_without_transform_raw_tensors_and_serialized_examples_get_the_same_answer(raw_retrain, run, held_out):
     outputs = run(raw_retrain())
     images, labels = held_out
@@ -113,6 +114,7 @@ def test_without_transform_raw_tensors_and_serialized_examples_get_the_same_answ
     assert np.allclose(raw, parsed, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_two_trainings_of_one_structure_start_from_different_weights(raw_retrain, run, held_out):
     models = [load(run(raw_retrain(custom_config={"epochs": 1}), name)["model"]) for name in ("one", "two")]
     weights = [np.concatenate([np.ravel(variable) for variable in model.variables]) for model in models]
@@ -120,6 +122,7 @@ def test_two_trainings_of_one_structure_start_from_different_weights(raw_retrain
     assert not np.allclose(weights[0], weights[1])
 
 
+@pytest.mark.thorough
 def test_the_users_own_signatures_are_exported_beside_ours(raw_retrain, run, module_file, held_out):
     path = module_file("raw_digits")
     with open(path, "a") as file:
@@ -167,6 +170,7 @@ def test_an_input_that_is_no_feature_ends_before_training(retrain, run, module_f
     fails_cleanly(run, component, message, tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_single_input_takes_the_only_feature_of_its_shape(raw_retrain, run, module_file, tmp_path, held_out):
     renamed = module_file("raw_digits", ('name="image"', 'name="pixels"'))
     structure = channel(narrowed(renamed, tmp_path))
@@ -207,6 +211,7 @@ def test_signatures_of_another_form_are_told_the_form(
     fails_cleanly(run, component, r"signatures in .* expected a dict", tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_training_that_diverges_writes_nothing(raw_retrain, run, tmp_path, module_file):
     diverging = module_file("raw_digits", ('"adam"', "keras.optimizers.SGD(float('nan'))"))
     component = raw_retrain(module_file=diverging)

@@ -91,6 +91,7 @@ def test_a_warm_start_begins_with_the_masked_network_and_a_lower_loss(searched, 
         assert (value == kept).all() != ("moving" in name), name
 
 
+@pytest.mark.thorough
 def test_weights_of_a_second_cycle_fit_the_network_that_the_user_wrote(searched, data, run):
     first = searched("first", keep_weights=False)
     again = searched("second", structure=channel_utils.as_channel([first]), target=0.3)

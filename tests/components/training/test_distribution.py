@@ -61,6 +61,7 @@ def accuracy(model: str, held_out) -> float:
     return float(np.mean(answers.numpy().argmax(axis=1) == labels))
 
 
+@pytest.mark.thorough
 def test_search_and_retraining_on_two_devices_of_a_machine(transformed, held_out, tmp_path):
     mirrored = {"distribution": {"strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}}
     search = request("MorphTrainer", transformed, tmp_path / "search", epochs=2, **mirrored)
@@ -76,6 +77,7 @@ def test_search_and_retraining_on_two_devices_of_a_machine(transformed, held_out
     assert accuracy(json.loads(output.splitlines()[-1])[1]["model"], held_out) > 0.85
 
 
+@pytest.mark.thorough
 def test_search_and_retraining_in_two_processes_write_one_result(transformed, held_out, tmp_path):
     structure = narrowed(DIGITS, tmp_path, **{"conv2d-1": 8, "conv2d-2": 12}).uri
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]

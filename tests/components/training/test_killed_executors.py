@@ -44,6 +44,7 @@ def story(examples, schema, tmp_path_factory):
     return [said for _, said in attempts], root
 
 
+@pytest.mark.thorough
 def test_a_killed_search_goes_on_and_ends_within_its_target(story):
     (first, second, third, *_), root = story
     assert "[search] starts: 60 steps in 4 epochs" in first
@@ -57,6 +58,7 @@ def test_a_killed_search_goes_on_and_ends_within_its_target(story):
     assert list((root / "search" / ".system" / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_a_killed_retraining_goes_on_from_the_volume_and_exports(story):
     (*_, first, second), root = story
     assert "[retrain] starts: 60 steps in 4 epochs" in first
