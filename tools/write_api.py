@@ -78,6 +78,8 @@ def broken_links(folder: Path) -> list[str]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Usage: python tools/write_api.py FOLDER")
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    warnings.simplefilter("ignore", FutureWarning)  # of other packages, as they are imported
     output = Path(sys.argv[1]).resolve()
     if wrong := write(output):
         sys.exit("Links that lead nowhere:\n" + "\n".join(wrong))
