@@ -282,7 +282,7 @@ def test_outputs_keep_the_names_by_which_losses_were_given(tmp_path):
     assert {f"{left.name}_loss", "right_loss", f"{left.name}_accuracy"} <= set(history)
     assert {len(rows) for rows in history.values()} == {4}
     student = search.result()
-    assert student.output_names == model.output_names
+    assert list(student.output_names) == list(model.output_names)
     student.save(tmp_path / "student.keras")
     loaded = keras.saving.load_model(tmp_path / "student.keras")
     for mine, theirs in zip(loaded.predict(X, verbose=0), student.predict(X, verbose=0), strict=True):
