@@ -61,7 +61,11 @@ def test_a_missing_directory_is_named(tmp_path):
         check_examples(DataConfig(format="csv", path=str(tmp_path / "nowhere"), eval_fraction=0.2), "label")
 
 
-@pytest.mark.parametrize("content", [b"name,label\n1,2\n3,4\n", gzip.compress(b"name,label\n1,2\n"), b"\x00" * 40])
+@pytest.mark.parametrize(
+    "content",
+    [b"name,label\n1,2\n3,4\n", gzip.compress(b"name,label\n1,2\n"), b"\x00" * 40],
+    ids=["CSV", "compressed CSV", "zeros"],
+)
 def test_a_file_that_is_no_tfrecord_is_named(data, tmp_path, content):
     (tmp_path / "train" / "a").write_bytes(content)
     with pytest.raises(MorphError, match=r"train/a does not hold serialized tf.train.Examples"):
