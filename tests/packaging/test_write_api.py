@@ -37,7 +37,8 @@ def test_the_reference_has_every_public_name_and_no_broken_link(tmp_path: Path):
 
     for module in (morph_core, components, morph_tfx.pipelines):
         page = (tmp_path / (module.__name__.replace(".", "/") + ".html")).read_text(encoding="utf-8")
-        assert [name for name in module.__all__ if f'id="{name}"' not in page] == []
+        modules = {path.stem for path in tmp_path.rglob("*.html")}  # a public module has a page of its own
+        assert [name for name in module.__all__ if f'id="{name}"' not in page and name not in modules] == []
     assert "0x" not in re.sub(r"<svg.*?</svg>|data:image\S*", "", page), (
         "an address in memory, which changes with each run"
     )
