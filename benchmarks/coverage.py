@@ -55,7 +55,7 @@ _SMALL: dict[str, Any] = {
 
 def _resnet() -> Any:
     return keras_hub.models.ResNetBackbone(
-        [8, 8], [3, 3], [8, 16], [1, 1], [1, 2], "basic_block", image_shape=(IMAGE, IMAGE, 3)
+        [8, 8], [3, 3], [64, 64], [1, 1], [1, 2], "basic_block", image_shape=(IMAGE, IMAGE, 3)
     )
 
 
@@ -150,7 +150,7 @@ _SPECIAL: dict[str, Callable[[], Any]] = {
     ),
     "MiTBackbone": _mit,
     "MobileNetBackbone": lambda: H.MobileNetBackbone(
-        [[16], [48, 48]], [1, 2], [[16], [24, 24]], [[3], [3, 3]], [[2], [2, 1]], [[None], [0.25, 0.25]],
+        [[16], [48, 48]], [1, 2], [[16], [24, 24]], [[3], [3, 3]], [[2], [2, 1]], [[0.25], [0.25, 0.25]],
         [["relu"], ["hard_swish", "hard_swish"]], [[1], [1, 1]], 64, 16, 2, False, None,
         image_shape=(IMAGE, IMAGE, 3),
     ),

@@ -827,7 +827,7 @@ def _needed(run: _Run) -> list[_Step]:
 
 
 def _is_argument(operation: Any, name: str) -> bool:
-    return name in operation.get_config() and name != "name"
+    return name != "name" and name in inspect.signature(type(operation).__init__).parameters
 
 
 def _has_size(structure: Any) -> bool:
