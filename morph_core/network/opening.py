@@ -660,9 +660,9 @@ class _Merger:
         """A constant with a row for each example: one row, repeated as often as there are examples."""
         number = self._number(tensors)
         shape = self._merged([list(value.shape) for value in values])
-        spread = keras.ops.broadcast_to(keras.KerasTensor(array.shape, dtype=str(array.dtype)), values[0].shape)
+        spread: Any = keras.ops.broadcast_to(keras.KerasTensor(array.shape, dtype=str(array.dtype)), values[0].shape)
         layer = Sized(
-            keras.saving.serialize_keras_object(spread._keras_history.operation),
+            _serialized(spread._keras_history.operation),
             {"shape": shape}, [[{"tensor": 0}], {}], self.shapes[number], str(array.dtype),
         )  # fmt: skip
         like = self._like()
@@ -717,23 +717,16 @@ class _Merger:
 
     def _size(self, numbers: list[int]) -> dict[str, Any]:
         """What a number is of the sizes: a multiple of the batch, of the other size or of both."""
-        like = [
-            (axis, tensor) for tensor in self.inputs for axis, size in enumerate(tensor.shape) if axis and size is None
-        ]
-        other = like[0][0] if like else 1
-        known = [(one.batch, one.other) for one in self.sizes]
-        for axes in ([0], [other], [0, other]):
-            products = [
-                (batch if 0 in axes else 1) * (length if axes[-1] else 1) if not (axes[-1] and length is None) else None
-                for batch, length in known
-            ]
-            if None in products or len(set(products)) < 2:
-                continue
+        unknown = [axis for one in self.inputs for axis, size in enumerate(one.shape) if axis and size is None]
+        batches = [one.batch or 1 for one in self.sizes]
+        others = [one.other or 1 for one in self.sizes]
+        both = [batch * other for batch, other in zip(batches, others, strict=True)]
+        for axes, products in (([0], batches), (unknown[:1], others), ([0, *unknown[:1]], both)):
             times = _ratio(numbers, products)
             if times is None:
                 continue
             plus = numbers[0] - times * products[0]
-            if axes != [other] and plus:
+            if 0 in axes and plus:
                 continue
             if all(number == times * product + plus for number, product in zip(numbers, products, strict=True)):
                 return {"size": [times, axes, plus]}
@@ -761,7 +754,7 @@ class _Merger:
         if len(outputs) != 1:
             raise _Differs(f"it calls {type(operation).__name__}, which has several outputs, with a size of its input")
         shape = self.shapes[outputs[0]]
-        layer = Sized(keras.saving.serialize_keras_object(operation), config, written, shape, dtype)
+        layer = Sized(_serialized(operation), config, written, shape, dtype)
         return layer, (Ref(self._like()), *refs), {}
 
     def _number(self, tensors: tuple[Any, ...]) -> int:
@@ -824,6 +817,10 @@ def _needed(run: _Run) -> list[_Step]:
             kept.append(step)
             needed.update(id(tensor) for tensor in _symbolic_leaves((step.args, step.kwargs)))
     return kept[::-1]
+
+
+def _serialized(operation: Any) -> Any:
+    return keras.saving.serialize_keras_object(operation)
 
 
 def _is_argument(operation: Any, name: str) -> bool:

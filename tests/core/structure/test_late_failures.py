@@ -49,7 +49,7 @@ def test_a_network_with_an_unused_input_is_saved_and_loaded(tmp_path):
     student.save(tmp_path / "student.keras")
     loaded = keras.models.load_model(tmp_path / "student.keras")
     batch = {"numbers": np.ones((2, 4), "float32"), "word": np.array([1, 2])}
-    np.testing.assert_allclose(student(batch), loaded(batch), rtol=1e-6)
+    np.testing.assert_allclose(student(batch), loaded(batch), rtol=1e-6)  # type: ignore[misc]
 
 
 class WithoutConfig(layers.Layer):
