@@ -303,6 +303,8 @@ class _Run:
             before = len(self._watch.read)
             self._owners.append(layer)
             try:
+                if layer.activity_regularizer is not None:
+                    raise _NotOpened("it adds a loss that depends on its output")
                 outputs = keras.tree.map_structure(
                     lambda leaf: self._constant(leaf) if _is_array(leaf) else _Nothing(()) if leaf is None else leaf,
                     type(layer).call(layer, *args, **kwargs),
