@@ -24,7 +24,8 @@ import keras
 import keras_hub
 import numpy as np
 
-from morph_core.arrays import as_numpy
+import morph_core as morph
+from morph_core.arrays import as_numpy, weight_of
 from morph_core.network.flows import is_elementwise
 from morph_core.network.opening import Opened, open_network
 from morph_core.network.rules import UNKNOWN, rule_for
@@ -298,7 +299,38 @@ class Row:
     closed_share: float = math.nan
     equal: float = math.nan
     loaded: float = math.nan
+    groups: int = 0
+    prunable: float = math.nan
+    masks: float = math.nan
+    pruned_loaded: float = math.nan
     error: str = ""
+
+
+def prunable_share(graph: morph.ChannelGraph) -> float:
+    """Of the parameters outside of embeddings, the share in weights along whose axes some channel can go."""
+    total, prunable, seen = 0, 0, set()
+    for call, rule, axes in zip(graph.trace.calls, graph.rules, graph.axes, strict=True):
+        if "Embedding" in call.kind or id(call.layer) in seen or not isinstance(call.layer, keras.Layer):
+            continue
+        seen.add(id(call.layer))
+        total += call.layer.count_params()
+        for path, follows in rule.weights.items():
+            weight: Any = weight_of(call.layer, path)
+            units = [axes[name] for name in follows if name in axes]
+            if weight is not None and any(graph.prunable[graph.group_of[one[one >= 0]]].any() for one in units):
+                prunable += math.prod(weight.shape)
+    return prunable / max(total, 1)
+
+
+def random_structure(graph: morph.ChannelGraph, seed: int) -> morph.Structure:
+    """Half of the channels of each group that can be pruned, by chance, and at least one."""
+    rng = np.random.default_rng(seed)
+    alive = {
+        group.name: sorted(rng.choice(group.size, max(1, group.size // 2), replace=False).tolist())
+        for group in graph.groups
+        if group.prunable
+    }
+    return morph.describe(graph, {name: len(kept) for name, kept in alive.items()}, alive)
 
 
 def examine(name: str) -> Row:
@@ -329,6 +361,19 @@ def examine(name: str) -> Row:
             path = os.path.join(folder, "flat.keras")
             flat.save(path)
             row.loaded = difference(expected, keras.models.load_model(path)(flat_inputs, training=False))
+        stage = "followed"
+        graph = morph.ChannelGraph.from_model(model)
+        row.groups, row.prunable = int(graph.prunable.sum()), prunable_share(graph)
+        if row.groups:
+            stage = "pruned"
+            structures = [random_structure(graph, seed) for seed in range(3)]
+            row.masks = max(morph.verify(model, structure, inputs) for structure in structures)
+            student = morph.rebuild(model, structures[0], weights="inherit")
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "student.keras")
+                student.save(path)
+                again = keras.models.load_model(path)(inputs, training=False)
+            row.pruned_loaded = difference(student(inputs, training=False), again)
     except Exception as error:  # noqa: BLE001 -- a table of what works needs the rows of what does not
         row.error = f"not {stage}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return row
@@ -337,11 +382,18 @@ def examine(name: str) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*")
-    for name in parser.parse_args().names or names():
+    chosen = parser.parse_args().names or names()
+    titles = (
+        "backbone, parameters, calls, seconds to open, share closed, opened, loaded, groups, prunable share, at masks, "
+        "pruned and loaded, what is closed"
+    ).split(", ")
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+    for name in chosen:
         row = examine(name)
         print(
             f"| {row.name} | {row.parameters} | {row.calls} | {row.seconds:.2f} | {row.closed_share:.2f} | "
-            f"{row.equal:.1e} | {row.loaded:.1e} | {row.error} {row.closed} |",
+            f"{row.equal:.1e} | {row.loaded:.1e} | {row.groups} | {row.prunable:.2f} | {row.masks:.1e} | "
+            f"{row.pruned_loaded:.1e} | {row.error} {row.closed} |",
             flush=True,
         )
 
