@@ -56,6 +56,7 @@ class Channels:
         group_of: int array (units,), the group of each unit; a unit is one channel of one group.
         position_of: int array (units,), its place in the group.
         notes: on layers that make channels of no group, though a rule could give them one.
+        refused: calls of layers without a rule of which the probe could not tell what they do.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Channels:
     group_of: np.ndarray
     position_of: np.ndarray
     notes: tuple[str, ...]
+    refused: tuple[int, ...] = ()
 
     @functools.cached_property
     def seed_widths(self) -> np.ndarray:

@@ -9,6 +9,7 @@ things whole and says why: a channel too many is a cost, a channel too few is an
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,7 @@ class Flow:
         makes: names of the axes whose channels this call makes; filled in likewise.
         learned_weights: for a layer without a row, along which axes its weights follow the channels.
         note: what the user should know of this layer, though no group stays because of it.
+    is_refused: whether the probe could not tell what this layer does.
     """
 
     call: Call
@@ -52,6 +54,7 @@ class Flow:
     makes: set[str] = dataclasses.field(default_factory=set)
     learned_weights: dict[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
     note: str = ""
+    is_refused: bool = False
 
     @property
     def layer(self) -> Any:
@@ -385,6 +388,141 @@ def reduce(flow: Flow) -> Labelled:
     return labels.reshape([length for axis, length in enumerate(labels.shape) if axis not in axes])
 
 
+def compete(flow: Flow) -> Labelled:
+    """Softmax: numbers along its axis are compared; channels along another stay."""
+    axes, rank = flow.layer.axis, len(flow.shapes[0])
+    axes = range(rank) if axes is None else (axes,) if isinstance(axes, int) else axes
+    if any(labels.any() for labels in flow.inputs[1:]):
+        return flow.keep_whole(f"{flow.describe()} has channels in its mask")
+    if any(flow.inputs[0].shape[axis] > 1 or flow.shapes[0][axis] == 1 for axis in axes) and flow.inputs[0].any():
+        return flow.keep_whole(f"{flow.describe()} compares channels with each other")
+    return flow.inputs[0]
+
+
+# --- products of tensors ----------------------------------------------------------------------------------------------
+
+
+def contract(flow: Flow) -> Labelled:
+    """Einsum of tensors: an axis with the same letter is one; channels along an axis that is summed over stay."""
+    return _contract(flow, flow.layer.subscripts)
+
+
+def multiply_matrices(flow: Flow) -> Labelled:
+    """Matmul of two tensors of one rank: the axes before the last two are one in both."""
+    rank = len(flow.output_shape)
+    if rank < 2 or any(len(shape) != rank for shape in flow.shapes):
+        return _whole_if_any(flow, f"{flow.describe()} multiplies tensors of different rank")
+    before = "".join(chr(ord("A") + axis) for axis in range(rank - 2))
+    return _contract(flow, f"{before}ij,{before}jk->{before}ik")
+
+
+def attend_by_operation(flow: Flow) -> Labelled:
+    """dot_product_attention of query, key and value (batch, places, heads, features): heads come and go."""
+    if not any(labels.any() for labels in flow.inputs):
+        return flow.nothing()
+    names = ("query", "key", "value")
+    named = dict(zip(names, flow.call.args, strict=False)) | flow.call.kwargs
+    if not all(isinstance(named.get(name), Ref) for name in names) or len(flow.call.args) > 3:
+        return flow.keep_whole(f"{flow.describe()} is called in a way that is not followed")
+    places = [flow.call.inputs.index(named[name].index) for name in names]
+    if any(labels.any() for place, labels in enumerate(flow.inputs) if place not in places):
+        return flow.keep_whole(f"{flow.describe()} has channels in its mask")
+    query, key, value = (flow.read(2, place) for place in places)
+    reason = f"{flow.describe()} attends with heads that stay"
+    repeats, rest = divmod(len(query), len(key))
+    if rest or len(key) != len(value):
+        return flow.keep_whole(f"{flow.describe()} has other numbers of heads than are followed")
+    flow.labels.unite(key, value, reason)
+    flow.labels.unite(query, np.repeat(key, repeats), reason)
+    flow.axes["heads"] = query
+    return flow.place(query, 2)
+
+
+def mix_by_equation(flow: Flow) -> Labelled:
+    """EinsumDense: reads along one axis that its kernel sums over, makes channels along one axis of its output."""
+    roles = einsum_roles(flow.layer)
+    if roles is None or flow.layer.lora_enabled:
+        return flow.keep_whole(f"{flow.describe()} has an equation that is not followed ({flow.layer.equation})")
+    read, _, made = einsum_terms(flow.layer)
+    flow.axes["read"] = flow.read(read.index(roles.read))
+    channels = flow.make("out", flow.output_shape[made.index(roles.made)])
+    if reason := _activation_reason(flow, flow.layer.activation):
+        flow.labels.freeze(channels, reason)
+    return flow.place(channels, made.index(roles.made))
+
+
+@dataclasses.dataclass(frozen=True)
+class EinsumRoles:
+    """Letters of an EinsumDense: the axis whose channels are read and summed over, and that of those made."""
+
+    read: str
+    made: str
+
+
+def einsum_terms(layer: Any) -> tuple[str, str, str]:
+    """The letters of an EinsumDense's input, kernel and output."""
+    given, made = layer.equation.replace(" ", "").split("->")
+    read, kernel = given.split(",")
+    return read, kernel, made
+
+
+def einsum_roles(layer: Any) -> EinsumRoles | None:
+    """What the letters of an EinsumDense are; None for an equation that is not followed."""
+    if "..." in layer.equation:
+        return None
+    read, kernel, made = einsum_terms(layer)
+    if any(len(set(term)) != len(term) for term in (read, kernel, made)):
+        return None
+    summed = [letter for letter in kernel if letter in read and letter not in made]
+    new = [letter for letter in kernel if letter not in read and letter in made]
+    if not new or not summed or (set(kernel) & set(read) & set(made)) or set(kernel) - set(summed) - set(new):
+        return None
+    # Of a head's two axes the first counts the heads: heads go, their features stay.
+    return EinsumRoles(min(summed, key=read.index), min(new, key=made.index))
+
+
+def _contract(flow: Flow, equation: str) -> Labelled:
+    if not any(labels.any() for labels in flow.inputs):
+        return flow.nothing()
+    given, arrow, made = equation.replace(" ", "").partition("->")
+    terms = given.split(",")
+    if not arrow or "." in equation or len(terms) != len(flow.inputs) or any(len(set(one)) < len(one) for one in terms):
+        return flow.keep_whole(f"{flow.describe()} has an equation that is not followed ({equation})")
+    found: dict[str, np.ndarray] = {}
+    for term, labels, shape in zip(terms, flow.inputs, flow.shapes, strict=True):
+        if not labels.any():
+            continue
+        varying = [axis for axis, length in enumerate(labels.shape) if length > 1]
+        if len(varying) != 1:
+            return flow.keep_whole(f"{flow.describe()} multiplies tensors whose channels lie along several axes")
+        (axis,) = varying
+        letter, vector = term[axis], labels.reshape(-1)
+        if letter not in made or shape[axis] != len(vector):
+            flow.labels.freeze(labels, f"{flow.describe()} sums over the channels")
+            continue
+        if letter in found:
+            flow.labels.unite(found[letter], vector, f"{flow.describe()} multiplies it with channels that stay")
+        found.setdefault(letter, vector)
+    for letter, vector in found.items():
+        others = zip(terms, flow.inputs, flow.shapes, strict=True)
+        for term, labels, shape in others:
+            if letter in term and labels.shape[term.index(letter)] == 1 and shape[term.index(letter)] != 1:
+                flow.labels.freeze(vector, f"{flow.describe()} multiplies it with channels that stay")
+            elif letter in term and shape[term.index(letter)] == 1:
+                flow.labels.freeze(vector, f"{flow.describe()} multiplies it with a single channel")
+    if len(found) > 1:
+        return flow.keep_whole(f"{flow.describe()} makes channels along several axes")
+    if not found:
+        return flow.nothing()
+    ((letter, vector),) = found.items()
+    flow.axes["shared"] = vector
+    return flow.place(vector, made.index(letter))
+
+
+def _whole_if_any(flow: Flow, reason: str) -> Labelled:
+    return flow.keep_whole(reason) if any(labels.any() for labels in flow.inputs) else flow.nothing()
+
+
 # --- layers that join and move ----------------------------------------------------------------------------------------
 
 
@@ -394,7 +532,10 @@ def join(flow: Flow) -> Labelled:
     if not flow.inputs or any(np.ndim(leaf) for leaf in _constants(flow.call)):
         return flow.keep_whole(f"{flow.describe()} joins a constant with a number for each channel")
     if any(len(shape) != rank for shape in flow.shapes):
-        return flow.keep_whole(f"{flow.describe()} joins tensors of different rank")
+        # Keras' merging layers put missing axes behind the batch, its operations in front of all, as NumPy does.
+        if isinstance(flow.layer, keras.Layer):
+            return flow.keep_whole(f"{flow.describe()} joins tensors of different rank")
+        flow = _of_one_rank(flow, rank)
     united = None
     for labels, shape in zip(flow.inputs, flow.shapes, strict=True):
         if _spreads_channels(shape, flow):
@@ -407,6 +548,15 @@ def join(flow: Flow) -> Labelled:
         flow.labels.unite(first, second, f"{flow.describe()} joins it with channels that stay")
         united = np.where(first == 0, second, first)
     return flow.nothing() if united is None else united
+
+
+def _of_one_rank(flow: Flow, rank: int) -> Flow:
+    """The same call, with axes of size 1 before those of each input of lower rank."""
+    return dataclasses.replace(
+        flow,
+        inputs=[labels.reshape([1] * (rank - labels.ndim) + list(labels.shape)) for labels in flow.inputs],
+        shapes=[(*[1] * (rank - len(shape)), *shape) for shape in flow.shapes],
+    )
 
 
 def _constants(call: Call) -> list[Any]:
@@ -519,6 +669,36 @@ def _one_axis(flow: Flow, labels: np.ndarray, known: int) -> np.ndarray:
     return table[:, 0].reshape(shape)
 
 
+def repeat(flow: Flow) -> Labelled:
+    """As `move`, for ops.repeat: each place as often as the others."""
+    if not isinstance(flow.layer.repeats, int) or flow.layer.axis is None:
+        return _whole_if_any(flow, f"{flow.describe()} repeats some places more often than others")
+    return move(flow)
+
+
+def look_up(flow: Flow) -> Labelled:
+    """ops.take along an axis of places: channels along the other axes stay."""
+    labels, axis = flow.inputs[0], flow.layer.axis
+    is_called_plainly = flow.call.args and isinstance(flow.call.args[0], Ref)
+    if not is_called_plainly or axis is None or any(other.any() for other in flow.inputs[1:]):
+        return _whole_if_any(flow, f"{flow.describe()} is called in a way that is not followed")
+    axis %= labels.ndim
+    if labels.shape[axis] > 1 or labels.size == 1:
+        return _whole_if_any(flow, f"{flow.describe()} takes channels by their number")
+    added = len(flow.output_shape) - labels.ndim + 1
+    return labels.reshape([*labels.shape[:axis], *[1] * added, *labels.shape[axis + 1 :]])
+
+
+def hold(flow: Flow) -> Labelled:
+    """A weight by itself: a vector has a channel in each place, of any other shape nothing goes."""
+    return flow.make("out", flow.output_shape[0]) if len(flow.output_shape) == 1 else flow.nothing()
+
+
+def stay(flow: Flow) -> Labelled:
+    """What needs all that it reads: nothing can go."""
+    return _whole_if_any(flow, f"{flow.describe()} needs the size of what it reads")
+
+
 def slice_evenly(flow: Flow) -> Labelled:
     """As `move`, for x[...]: slices in steps of one, of which a part that is left can be told by its ends."""
     keys = flow.call.args[1] if len(flow.call.args) > 1 else flow.call.kwargs.get("key")
@@ -545,7 +725,30 @@ def is_elementwise(activation: Any) -> bool:
     if activation is None or isinstance(activation, _ELEMENTWISE_LAYERS):
         return True
     name = getattr(activation, "__name__", "")
-    return name in _ELEMENTWISE and getattr(keras.activations, name, None) is activation
+    if getattr(keras.activations, name, None) is activation:
+        return name in _ELEMENTWISE
+    return inspect.isfunction(activation) and _treats_numbers_alone(activation)
+
+
+def _treats_numbers_alone(function: Callable) -> bool:
+    """Whether a function gives each number the same answer in any company, as far as trying can tell."""
+    rng = np.random.default_rng(0)
+    for scale in (0.1, 1.0, 10.0):
+        numbers = (scale * rng.uniform(-1, 1, (3, 7))).astype("float32")
+        try:
+            whole, again = (as_numpy(function(keras.ops.convert_to_tensor(numbers))) for _ in range(2))
+            parts = [as_numpy(function(keras.ops.convert_to_tensor(part))) for part in (numbers[:, :4], numbers[:, 4:])]
+            singles = [as_numpy(function(keras.ops.convert_to_tensor(numbers[:1, [place]]))) for place in range(7)]
+        except Exception:  # noqa: BLE001 -- a function that fails on some shape is not one of single numbers
+            return False
+        if whole.shape != numbers.shape or not np.array_equal(whole, again, equal_nan=True):
+            return False
+        if any(part.ndim != 2 for part in (*parts, *singles)):
+            return False
+        for other in (np.concatenate(parts, axis=1), np.concatenate(singles, axis=1)):
+            if not np.allclose(whole[: len(other)], other, rtol=1e-5, atol=1e-6, equal_nan=True):
+                return False
+    return True
 
 
 def _activation_reason(flow: Flow, activation: Any) -> str:

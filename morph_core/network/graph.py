@@ -19,11 +19,10 @@ import numpy as np
 from ..cost.calls import CallWidths
 from ..cost.costs import Cost, cost_of
 from .channels import Channels
-from .grouping import channels_of
+from .composites import channels_of_model
 from .schedule import Step, scheduled
 from .sizes import Sizes
 from .topology import Topology, survivors
-from .trace import trace
 
 # A search looks at a few structures again and again; each schedule is some ten bytes a call.
 _MOST_SCHEDULES = 64
@@ -48,6 +47,8 @@ class ChannelGraph(Channels):
     def from_model(cls, model: keras.Model) -> ChannelGraph:
         """Find the channel groups of a functional or Sequential Keras model; the model is left untouched.
 
+        Layers that run other layers are opened: see `composites`.
+
         Raises:
             MorphError: the model is subclassed, not built, or has a layer whose number of channels is unknown.
 
@@ -59,7 +60,7 @@ class ChannelGraph(Channels):
             >>> [(group.size, group.prunable) for group in morph.ChannelGraph.from_model(model).groups]
             [(16, True), (10, False)]
         """
-        found = channels_of(model.name if isinstance(model, keras.Model) else "", trace(model))
+        found = channels_of_model(model)
         return cls(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
 
     @functools.cached_property

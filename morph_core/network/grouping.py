@@ -38,6 +38,7 @@ class _Grouping:
         self.axes: list[dict[str, np.ndarray]] = []
         self.makes: list[set[str]] = []
         self.notes: list[str] = []
+        self.refused: list[int] = []
         self.rules = [rule_for(call.layer) for call in traced.calls]
 
     def channels(self) -> Channels:
@@ -62,6 +63,7 @@ class _Grouping:
             group_of=group_of,
             position_of=position_of,
             notes=tuple(dict.fromkeys(self.notes)),
+            refused=tuple(self.refused),
         )
 
     def _label_tensors(self) -> None:
@@ -83,6 +85,8 @@ class _Grouping:
                 self.rules[index] = dataclasses.replace(self.rules[index], weights=flow.learned_weights)
             if flow.note:
                 self.notes.append(flow.note)
+            if flow.is_refused:
+                self.refused.append(index)
             self.axes.append(flow.axes)
             self.makes.append(flow.makes)
 

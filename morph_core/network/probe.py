@@ -53,6 +53,9 @@ def probe(flow: Flow) -> Labelled:
         if getattr(flow.layer, "weights", None):
             flow.note = f"{flow.describe()} has no rule and reads what stays, so the channels it makes stay{advice}"
         return flow.nothing()
+    flow.is_refused = True
+    if any(labels.shape[:1] > (1,) for labels in flow.inputs):
+        return flow.keep_whole(f"{flow.describe()} has no rule and its channels lie along the first axis{advice}")
     if len(flow.output_shapes) != 1:
         return flow.keep_whole(f"{flow.describe()} has no rule and several outputs{advice}")
     axes = [_channel_axis(labels) for labels in flow.inputs]
@@ -61,6 +64,7 @@ def probe(flow: Flow) -> Labelled:
     finding = _cached(flow, axes)
     if finding.refusal:
         return flow.keep_whole(f"{flow.describe()} has no rule, and {finding.refusal}{advice}")
+    flow.is_refused = False
     output_axis = _output_axis(flow, axes)
     made = np.zeros(flow.output_shape[output_axis] or 0, dtype=np.int64)
     reached = np.zeros(len(made), dtype=bool)

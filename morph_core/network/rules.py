@@ -9,6 +9,7 @@ asks what kind a layer is. A layer without a row is probed (see `probe`).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..errors import MorphError
 from . import flows, masking, resize
 from .flows import Flow, Labelled
 from .probe import probe
+from .standins import Sized, Weight
 from .trace import Call, Ref
 
 Axes = Mapping[str, tuple[str | None, ...]]
@@ -112,6 +114,7 @@ _CONCATENATE = Rule(flows.concatenate, joins="append", scales=_always)
 _MOVE = Rule(flows.move, scales=_always)
 _RESHAPE = Rule(flows.move, passes=True, scales=_always, resize=resize.target_shape)
 _REDUCE = Rule(flows.reduce)
+_COMPETE = Rule(flows.compete)
 _MEAN = Rule(flows.reduce, scales=_always)
 _DENSE = Rule(
     flows.mix,
@@ -293,6 +296,9 @@ RULES: dict[type, Rule] = {
     **_rows(_SUM, "Add"),
     **_rows(_JOIN, "Multiply"),
     **_rows(_ALL_NEEDED_SCALED, "Subtract", "Average", "Maximum", "Minimum"),
+    **_rows(_COMPETE, "Softmax"),
+    Weight: Rule(flows.hold, widths={"shape.0": "out"}, weights={"weight": ("out",)}),
+    Sized: Rule(flows.stay),
 }
 
 # Operations of keras.ops, and of Python's operators on tensors, by the name of their class.
@@ -300,7 +306,18 @@ OPERATIONS: dict[str, Rule] = {
     "Add": _SUM,
     "Multiply": _JOIN,
     **dict.fromkeys(("Subtract", "Maximum", "Minimum"), _ALL_NEEDED_SCALED),
-    **dict.fromkeys(("Divide", "TrueDivide", "DivideNoNan", "Power"), _ALL_NEEDED),
+    **dict.fromkeys(
+        "Divide TrueDivide DivideNoNan Power Where Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd "
+        "LogicalOr LogicalXor".split(),
+        _ALL_NEEDED,
+    ),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), _COMPETE),
+    "DotProductAttention": Rule(flows.attend_by_operation),
+    "Einsum": Rule(flows.contract),
+    "LogicalNot": _CARRY,
+    "Matmul": Rule(flows.multiply_matrices),
+    "Repeat": Rule(flows.repeat),
+    "Take": Rule(flows.look_up),
     **dict.fromkeys(
         "Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish "
         "Log Log1p LogSigmoid Mish Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
@@ -360,10 +377,47 @@ def register_rule(layer_class: type, rule: Rule) -> None:
 def rule_for(layer: Any) -> Rule:
     """The row of a layer's exact class: a subclass may do anything in `call`, so it needs a row of its own."""
     if isinstance(layer, keras.Layer):
+        if type(layer) is layers.EinsumDense:
+            return RULES.get(layers.EinsumDense) or _rule_of_equation(layer)
         return RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer)) or UNKNOWN
     if type(layer).__module__.split(".")[0] == "keras":
         return OPERATIONS.get(type(layer).__name__, UNKNOWN)
     return UNKNOWN
+
+
+def _rule_of_equation(layer: Any) -> Rule:
+    """The row of an EinsumDense, whose equation says what each axis of its kernel is."""
+    roles = flows.einsum_roles(layer)
+    if roles is None or layer.lora_enabled or layer.quantization_mode is not None:
+        return UNKNOWN
+    _, kernel, made = flows.einsum_terms(layer)
+    names: dict[str, str | None] = {roles.read: "read", roles.made: "out"}
+    rule = Rule(
+        flows.mix_by_equation,
+        widths={f"output_shape.{made.index(roles.made) - 1}": "out"},
+        weights={"kernel": tuple(names.get(letter) for letter in kernel)},
+        gates={"kernel": "read"},
+        products=_einsum_products,
+    )
+    if layer.bias_axes:
+        first = min(made.index(letter) for letter in layer.bias_axes)
+        follows = tuple(names.get(letter) if letter in layer.bias_axes else None for letter in made[first:])
+        if roles.made not in layer.bias_axes:
+            follows = (None,) * len(follows)
+        rule = dataclasses.replace(rule, weights={**rule.weights, "bias": follows})
+    return rule
+
+
+def _einsum_products(call: Any) -> Any:
+    """Multiply-adds of an EinsumDense for one example: its kernel once for each place of the output outside of it."""
+    _, kernel, made = flows.einsum_terms(call.layer)
+    places = [size for letter, size in zip(made[1:], call.output_shape[1:], strict=True) if letter not in kernel]
+    if None in places:
+        raise MorphError(
+            f"Layer '{call.name}' ({call.kind}) has an output of unknown size {call.output_shape}, so its FLOPs are "
+            "unknown. Give keras.Input a shape without None, or use cost='params'."
+        )
+    return call.weight_size("kernel") * math.prod(places)
 
 
 def _rule_of_wrapper(layer: Any) -> Rule | None:

@@ -258,6 +258,8 @@ def replay(
             left = list(call.inputs)
         if len(left) == len(call.inputs):
             args, kwargs = keras.tree.map_structure(lambda leaf: _fill(leaf, tensors), (call.args, call.kwargs))
+            if not call.inputs:  # A weight or a constant by itself: called on any tensor, of which it reads nothing.
+                args = (tensors[trace.inputs[0]],)
             result = call_layer(index, call, args, kwargs)
         elif len(left) == 1:
             result = tensors[left[0]]
@@ -287,7 +289,8 @@ def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -
     """The layer of call `index` made anew, as wide as it should be, and the arguments for it."""
     call, rule = graph.trace.calls[index], graph.rules[index]
     is_layer = isinstance(call.layer, keras.Layer)
-    if not is_layer and rule.resize is None:
+    # An operation whose tensors stay as they are need not be one that can be made anew.
+    if not is_layer and (rule.resize is None or not graph.axes[index]):
         return call.layer, args
     try:
         config: dict[str, Any] = _as_new(call.layer.get_config())
@@ -295,8 +298,7 @@ def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -
             config["name"] = call.name
         for argument, axis in rule.widths.items():
             if axis in graph.axes[index]:
-                *path, name = argument.split(".")
-                functools.reduce(operator.getitem, path, config)[name] = graph.axis_width(index, axis, widths)
+                _set_in(config, argument.split("."), graph.axis_width(index, axis, widths))
         if rule.resize is not None:
             change = Resize(
                 call, config, list(args), graph.trace.shapes, lambda tensor, axis: graph.places(tensor, axis, widths)
@@ -309,6 +311,17 @@ def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -
             f"Layer '{call.name}' ({call.kind}) cannot be made anew from its configuration ({error}). "
             "Give the class a get_config() that returns every argument of its constructor."
         ) from error
+
+
+def _set_in(config: dict[str, Any], path: list[str], width: Any) -> None:
+    """Set a width in a configuration, perhaps in that of a layer inside, or at a place of a shape."""
+    *way, name = path
+    if name.isdigit():
+        shape = list(functools.reduce(operator.getitem, way, config))
+        shape[int(name)] = width
+        _set_in(config, way, shape)
+    else:
+        functools.reduce(operator.getitem, way, config)[name] = width
 
 
 def _as_new(config: Any) -> Any:

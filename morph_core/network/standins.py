@@ -1,0 +1,206 @@
+"""Layers that stand in an opened network for what was no layer of its own: a weight, a constant, an operation on sizes.
+
+The code inside a composite layer may multiply by a weight (`x * self.gamma`), add a table that it computed
+(`x + positions`), or repeat something as often as there are examples. In a functional model every step is a call of a
+layer or operation, so each of these gets a small layer. All three are registered with Keras, so that a network made of
+them is saved and loaded without this library's objects being named.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import math
+import operator
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from ..errors import MorphError
+
+_PACKAGE = "morph_core"
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class Weight(keras.layers.Layer):
+    """One weight, as a tensor.
+
+    It is called on any tensor of the network, of which nothing is read: a functional model needs a way to it.
+
+    Args:
+        shape: of the weight.
+        initializer, regularizer, constraint: as in `add_weight`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        initializer: Any = "zeros",
+        regularizer: Any = None,
+        constraint: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.shape = tuple(shape)
+        self.initializer = keras.initializers.get(initializer)
+        self.regularizer = keras.regularizers.get(regularizer)
+        self.constraint = keras.constraints.get(constraint)
+
+    @classmethod
+    def around(cls, variable: Any, **options: Any) -> Weight:
+        """The layer whose weight is an existing variable, which it shares."""
+        layer = cls(
+            tuple(variable.shape),
+            regularizer=getattr(variable, "regularizer", None),
+            constraint=getattr(variable, "constraint", None),
+            trainable=variable.trainable,
+            **options,
+        )
+        layer.weight = variable
+        layer.built = True
+        return layer
+
+    def build(self, _: Any) -> None:
+        self.weight = self.add_weight(
+            name="weight",
+            shape=self.shape,
+            initializer=self.initializer,
+            regularizer=self.regularizer,
+            constraint=self.constraint,
+        )
+
+    def call(self, _: Any) -> Any:
+        return ops.convert_to_tensor(self.weight)
+
+    def compute_output_shape(self, _: Any) -> tuple[int, ...]:
+        return self.shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "shape": list(self.shape),
+            "initializer": keras.initializers.serialize(self.initializer),
+            "regularizer": keras.regularizers.serialize(self.regularizer),
+            "constraint": keras.constraints.serialize(self.constraint),
+        }
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class Constant(keras.layers.Layer):
+    """An array of numbers that no training changes, such as a causal mask or a table of positions.
+
+    The numbers are part of the configuration, compressed, and not of the weights: `count_params()` is that of the seed,
+    and a model made anew from its configuration has them.
+
+    Args:
+        value: the array; or what `get_config` made of one.
+        value_dtype, shape: of the array, where `value` comes from a configuration.
+    """
+
+    def __init__(
+        self, value: Any, value_dtype: str | None = None, shape: tuple[int, ...] | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        if isinstance(value, str) and value_dtype is not None and shape is not None:
+            value = _unpacked(value, value_dtype, tuple(shape))
+        self.value = np.asarray(value)
+        self.built = True
+
+    def call(self, _: Any) -> Any:
+        return ops.convert_to_tensor(self.value)
+
+    def compute_output_spec(self, _: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(self.value.shape, dtype=str(self.value.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        packed = base64.b64encode(zlib.compress(np.ascontiguousarray(self.value).tobytes())).decode()
+        return {
+            **super().get_config(),
+            "value": packed,
+            "value_dtype": str(self.value.dtype),
+            "shape": list(self.value.shape),
+        }
+
+
+def _unpacked(text: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The array that a configuration holds; no more is unpacked than the shape asks for."""
+    kind = np.dtype(dtype)
+    size = math.prod(shape) * kind.itemsize
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(base64.b64decode(text), size + 1)
+    if len(data) != size:
+        raise MorphError(
+            f"Constant of shape {shape} and type {dtype} needs {size} bytes; its configuration has others."
+        )
+    return np.frombuffer(data, kind).reshape(shape)
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class Sized(keras.layers.Layer):
+    """A keras operation in whose arguments some numbers are sizes of the batch, known only when it runs.
+
+    Such a number stands in a configuration or among arguments as {"size": [times, [axis, ...], plus]}: `times` the
+    product of the sizes of these axes of the tensor `like`, and `plus`. A tensor stands there as {"tensor": place}.
+
+    Args:
+        operation: the operation at some sizes, as `keras.saving.serialize_keras_object` writes it.
+        config: those of its constructor's arguments that hold sizes.
+        arguments: of its call, a list and a dict.
+        shape, made_dtype: of its output, None where a size is not known.
+    """
+
+    def __init__(
+        self,
+        operation: dict[str, Any],
+        config: dict[str, Any],
+        arguments: list[Any],
+        shape: tuple[int | None, ...],
+        made_dtype: str,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.shape, self.made_dtype = tuple(shape), made_dtype
+        # As text: Keras would wrap lists and dicts that are set as attributes.
+        self._text = json.dumps([operation, config, arguments])
+        self.built = True
+
+    @property
+    def operation(self) -> keras.Operation:
+        """The operation at some sizes."""
+        return keras.saving.deserialize_keras_object(json.loads(self._text)[0])
+
+    def call(self, like: Any, *tensors: Any) -> Any:
+        sizes = ops.shape(like)
+
+        def fill(found: Any) -> Any:
+            if isinstance(found, dict) and set(found) == {"size"}:
+                times, axes, plus = found["size"]
+                return functools.reduce(operator.mul, (sizes[axis] for axis in axes), times) + plus
+            if isinstance(found, dict) and set(found) == {"tensor"}:
+                return tensors[found["tensor"]]
+            if isinstance(found, dict):
+                return {key: fill(value) for key, value in found.items()}
+            return tuple(fill(value) for value in found) if isinstance(found, list) else found
+
+        example = self.operation
+        _, config, (positional, named) = json.loads(self._text)
+        given = {key: value for key, value in example.get_config().items() if key != "name"}
+        return type(example)(**{**given, **fill(config)}).call(*fill(positional), **fill(named))
+
+    def compute_output_spec(self, like: Any, *tensors: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(self.shape, dtype=self.made_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        operation, config, arguments = json.loads(self._text)
+        return {
+            **super().get_config(),
+            "operation": operation,
+            "config": config,
+            "arguments": arguments,
+            "shape": list(self.shape),
+            "made_dtype": self.made_dtype,
+        }

@@ -1,0 +1,173 @@
+"""Networks of composite layers, as transformers are written: what can be pruned in them, and the law."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import morph_core as morph
+from morph_core.arrays import as_numpy
+from tests.core.networks import random_structure, randomize
+
+STEPS, WIDTH, HEADS, FEATURES, HIDDEN = 6, 8, 4, 4, 12
+
+
+@keras.saving.register_keras_serializable("test_composites")
+def quick_gelu(x):
+    return x * ops.sigmoid(1.702 * x)
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Block(layers.Layer):
+    """A block as BERT's: attention with a mask, then two dense layers, each with a residual around it."""
+
+    def build(self, shape):
+        self.attention = layers.MultiHeadAttention(HEADS, FEATURES, dropout=0.1)
+        self.attention.build(shape, shape)
+        self.first_norm, self.second_norm = layers.LayerNormalization(), layers.LayerNormalization()
+        self.wide = layers.Dense(HIDDEN, activation=quick_gelu)
+        self.narrow = layers.Dense(WIDTH)
+        for layer, size in ((self.first_norm, WIDTH), (self.wide, WIDTH), (self.narrow, HIDDEN)):
+            layer.build((*shape[:-1], size))
+        self.second_norm.build(shape)
+
+    def call(self, x):
+        mask = ops.ones((ops.shape(x)[0], STEPS, STEPS))
+        x = self.first_norm(x + self.attention(x, x, attention_mask=mask))
+        return self.second_norm(x + self.narrow(self.wide(x)))
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Scaled(layers.Layer):
+    """A block as a vision transformer's: normalised first, and scaled by a weight of its own."""
+
+    def build(self, shape):
+        self.norm = layers.LayerNormalization()
+        self.wide, self.narrow = layers.Dense(HIDDEN, activation="gelu"), layers.Dense(WIDTH)
+        self.norm.build(shape)
+        self.wide.build(shape)
+        self.narrow.build((*shape[:-1], HIDDEN))
+        self.gamma = self.add_weight(shape=(WIDTH,), initializer="ones", name="gamma")
+
+    def call(self, x):
+        return x + self.narrow(self.wide(self.norm(x))) * self.gamma
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Gated(layers.Layer):
+    """A block as Llama's: grouped-query attention by equations, normalisation by operations, a gated product."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(WIDTH,), initializer="ones", name="scale")
+        self.query = layers.EinsumDense("bqm,muh->bquh", (None, HEADS, FEATURES), bias_axes="uh")
+        self.key = layers.EinsumDense("bkm,mvh->bkvh", (None, HEADS // 2, FEATURES))
+        self.value = layers.EinsumDense("bkm,mvh->bkvh", (None, HEADS // 2, FEATURES))
+        self.output_dense = layers.EinsumDense("bquh,uhm->bqm", (None, WIDTH))
+        self.gate, self.up, self.down = (layers.Dense(size, use_bias=False) for size in (HIDDEN, HIDDEN, WIDTH))
+        for layer in (self.query, self.key, self.value, self.gate, self.up):
+            layer.build(shape)
+        self.output_dense.build((*shape[:-1], HEADS, FEATURES))
+        self.down.build((*shape[:-1], HIDDEN))
+
+    def call(self, x):
+        normal = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6) * self.scale
+        key = ops.repeat(self.key(normal), 2, axis=2)
+        value = ops.repeat(self.value(normal), 2, axis=2)
+        scores = ops.einsum("bquh,bkuh->buqk", self.query(normal), key) / FEATURES**0.5
+        scores = ops.softmax(scores + np.triu(np.full((STEPS, STEPS), -1e9, "float32"), 1), axis=-1)
+        x = x + self.output_dense(ops.einsum("buqk,bkuh->bquh", scores, value))
+        return x + self.down(ops.silu(self.gate(x)) * self.up(x))
+
+
+def network(block: type) -> keras.Model:
+    inputs = keras.Input((STEPS, 5))
+    x = layers.Dense(WIDTH, name="stem")(inputs)
+    x = block(name="two")(block(name="one")(x))
+    x = layers.Dense(3, name="head")(layers.GlobalAveragePooling1D()(x))
+    return randomize(keras.Model(inputs, x))
+
+
+BLOCKS = [Block, Scaled, Gated]
+
+
+def batch() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(3, STEPS, 5)).astype("float32")
+
+
+def difference(expected, received) -> float:
+    expected, received = as_numpy(expected), as_numpy(received)
+    return float(np.abs(expected - received).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_hidden_units_of_every_block_can_be_pruned_and_the_law_holds(block):
+    model = network(block)
+    graph = morph.ChannelGraph.from_model(model)
+    prunable = [group for group in graph.groups if group.prunable]
+    assert sum(group.size == HIDDEN for group in prunable) == 2, str(graph)
+    for seed, share in enumerate((0.5, 0.3)):
+        structure = random_structure(graph, share, seed)
+        assert morph.verify(model, structure, batch()) < 1e-5
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_an_opened_network_of_full_width_answers_as_the_seed(block):
+    model = network(block)
+    whole = random_structure(morph.ChannelGraph.from_model(model), 1.0)
+    expected = model(batch(), training=False)
+    assert difference(expected, morph.masked(model, whole, batch())) < 1e-6
+    assert difference(expected, morph.rebuild(model, whole, weights="inherit")(batch(), training=False)) < 1e-6
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_rebuilt_network_is_saved_and_loaded(block, tmp_path):
+    model = network(block)
+    structure = random_structure(morph.ChannelGraph.from_model(model), 0.5)
+    student = morph.rebuild(model, structure, weights="inherit")
+    student.save(tmp_path / "student.keras")
+    loaded = keras.models.load_model(tmp_path / "student.keras")
+    assert student.count_params() < model.count_params()
+    assert difference(student(batch()), loaded(batch())) == 0
+
+
+def test_heads_of_attention_by_equations_go_with_their_keys_and_values():
+    graph = morph.ChannelGraph.from_model(network(Gated))
+    heads = [group for group in graph.groups if group.prunable and group.size == HEADS // 2]
+    assert len(heads) == 2
+    assert all(len(group.producers) == 3 for group in heads)
+
+
+def test_a_search_of_composite_layers_ends_within_its_budget():
+    model = network(Gated)
+    search = morph.StructureSearch(model, cost="flops", target=0.5, gate="logistic_sigmoid")
+    search.compile("adam", "mse")
+    search.fit(batch(), np.zeros((3, 3), "float32"), epochs=8, verbose=0)
+    graph = morph.ChannelGraph.from_model(model)
+    structure = search.structure()
+    assert graph.cost("flops", structure) <= 0.5 * graph.cost("flops")
+    assert morph.verify(model, structure, batch()) < 1e-5
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Undecided(layers.Layer):
+    """A layer whose code asks for numbers, which a symbolic tensor does not have."""
+
+    def build(self, shape):
+        self.dense = layers.Dense(WIDTH)
+        self.dense.build(shape)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+    def call(self, x):
+        return self.dense(x) if float(ops.sum(x)) > 0 else x
+
+
+def test_a_layer_that_does_not_open_stays_closed_with_its_reason():
+    inputs = keras.Input((WIDTH,))
+    y = Undecided(name="undecided")(layers.Dense(WIDTH, name="a")(inputs))
+    graph = morph.ChannelGraph.from_model(keras.Model(inputs, layers.Dense(2)(y)))
+    assert not graph.prunable.any()
+    assert "layer 'undecided' stays closed: its code does not run on symbolic tensors" in str(graph)
