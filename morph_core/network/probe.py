@@ -21,7 +21,7 @@ import numpy as np
 
 from .dependence import sources_of
 from .flows import Flow, Labelled
-from .narrower import compare_with_fewer
+from .narrower import DROPS, compare_with_fewer
 from .trace import Ref
 from .trial import Doubt, Trial
 
@@ -105,7 +105,7 @@ def _cached(flow: Flow, axes: list[int | None]) -> Finding:
         (call.args, call.kwargs),
     )
     try:
-        facts = json.dumps([config, arguments, flow.shapes, axes], sort_keys=True)
+        facts = json.dumps([config, arguments, flow.shapes, flow.dtypes, axes], sort_keys=True)
     except (TypeError, ValueError):  # objects that only they themselves are like
         return _find(flow, axes)
     if (
@@ -140,7 +140,10 @@ def _tried(trial: Trial, shapes: list[tuple[int, ...]]) -> Finding:
     reached = np.any([source >= 0 for source in sources if source is not None], axis=0)
     if not reached.all():
         raise Doubt("some of its outputs were not seen to depend on any channel")
+    for axis, shape, source in zip(trial.axes, shapes, sources, strict=True):
+        if axis is not None and source is not None and len(np.unique(source[source >= 0])) < shape[axis]:
+            raise Doubt("some channels of its inputs were not seen to reach any output")
     follows: dict[str, tuple[str | None, ...]] = {}
-    for dropped in ("last", "some"):
-        follows = compare_with_fewer(trial, sources, shapes, dropped)
+    for choose in DROPS:
+        follows = compare_with_fewer(trial, sources, shapes, choose)
     return Finding(tuple(sources), follows)

@@ -19,6 +19,7 @@ from ..errors import MorphError
 from . import flows, masking, resize
 from .flows import Flow, Labelled
 from .probe import probe
+from .standins import KeepInputs
 from .trace import Call, Ref
 
 Axes = Mapping[str, tuple[str | None, ...]]
@@ -293,6 +294,7 @@ RULES: dict[type, Rule] = {
     **_rows(_SUM, "Add"),
     **_rows(_JOIN, "Multiply"),
     **_rows(_ALL_NEEDED_SCALED, "Subtract", "Average", "Maximum", "Minimum"),
+    KeepInputs: Rule(flows.carry, passes=True, joins="first", scales=_always),
 }
 
 # Operations of keras.ops, and of Python's operators on tensors, by the name of their class.
@@ -300,11 +302,14 @@ OPERATIONS: dict[str, Rule] = {
     "Add": _SUM,
     "Multiply": _JOIN,
     **dict.fromkeys(("Subtract", "Maximum", "Minimum"), _ALL_NEEDED_SCALED),
+    **dict.fromkeys(
+        "Equal Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr LogicalXor NotEqual Where".split(), _ALL_NEEDED
+    ),
     **dict.fromkeys(("Divide", "TrueDivide", "DivideNoNan", "Power"), _ALL_NEEDED),
     **dict.fromkeys(
-        "Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish "
-        "Log Log1p LogSigmoid Mish Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
-        "Softsign Sqrt Square Swish Tanh TanhShrink Threshold".split(),
+        "Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish Isfinite Isinf Isnan "
+        "Log Log1p LogSigmoid LogicalNot Mish Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
+        "Softsign Sqrt Square Swish Tanh TanhShrink Threshold OnesLike ZerosLike".split(),
         _CARRY,
     ),
     **dict.fromkeys(("Abs", "Absolute", "LeakyRelu", "Negative", "Relu"), _SCALED),
