@@ -153,6 +153,10 @@ WITH_ARGUMENTS: dict[str, tuple[Callable, Shapes]] = {
     "Split": (lambda x: ops.split(x, [3], axis=-1), IMAGE),
     "GetItem": (lambda x: x[:, 1:3, :, 2:7], IMAGE),
     "Where": (lambda x, y: ops.where(x > y, x, y), TWO_IMAGES),
+    "LogicalAnd": (lambda x, y: ops.logical_and(x > 0, y > 0), TWO_IMAGES),
+    "LogicalOr": (lambda x, y: ops.logical_or(x > 0, y > 0), TWO_IMAGES),
+    "LogicalXor": (lambda x, y: ops.logical_xor(x > 0, y > 0), TWO_IMAGES),
+    "LogicalNot": (lambda x: ops.logical_not(x > 0), IMAGE),
     "StopGradient": (ops.stop_gradient, IMAGE),
 }
 BINARY = {"Add", "Multiply", "Subtract", "Divide", "TrueDivide", "DivideNoNan", "Maximum", "Minimum", "Power"} | {
@@ -161,9 +165,6 @@ BINARY = {"Add", "Multiply", "Subtract", "Divide", "TrueDivide", "DivideNoNan", 
     "GreaterEqual",
     "Less",
     "LessEqual",
-    "LogicalAnd",
-    "LogicalOr",
-    "LogicalXor",
     "NotEqual",
 }
 # Random numbers get the same answer from them: they are finite, and no two of them are equal.
