@@ -140,10 +140,10 @@ def _tried(trial: Trial, shapes: list[tuple[int, ...]]) -> Finding:
     reached = np.any([source >= 0 for source in sources if source is not None], axis=0)
     if not reached.all():
         raise Doubt("some of its outputs were not seen to depend on any channel")
-    for axis, shape, source in zip(trial.axes, shapes, sources, strict=True):
-        if axis is not None and source is not None and len(np.unique(source[source >= 0])) < shape[axis]:
-            raise Doubt("some channels of its inputs were not seen to reach any output")
     follows: dict[str, tuple[str | None, ...]] = {}
     for choose in DROPS:
         follows = compare_with_fewer(trial, sources, shapes, choose)
+    for axis, shape, source in zip(trial.axes, shapes, sources, strict=True):
+        if axis is not None and source is not None and len(np.unique(source[source >= 0])) < shape[axis]:
+            raise Doubt("some channels of its inputs were not seen to reach any output")
     return Finding(tuple(sources), follows)

@@ -17,7 +17,8 @@ from .trace import Ref
 
 # Positions are tried on few places; a layer that only works at its true size is tried there, up to this many elements.
 _PLACES, _LARGEST = 5, 1 << 22
-_SECONDS = 10.0
+# Of computing; waiting counts a sixth, so that a busy machine does not change what is found.
+_SECONDS, _WAITING = 10.0, 6
 
 
 class Doubt(Exception):
@@ -43,6 +44,7 @@ class Trial:
         self.dtypes = flow.dtypes or ["float32"] * len(flow.inputs)
         self._rng = np.random.default_rng(0)
         self._deadline = time.process_time() + _SECONDS
+        self._latest = time.monotonic() + _WAITING * _SECONDS
 
     @functools.cached_property
     def values(self) -> list[tuple[Any, Any]]:
@@ -96,7 +98,7 @@ class Trial:
 
     def run_other(self, layer: Any, inputs: list[np.ndarray], values: list, again: bool = False) -> np.ndarray:
         """As `run`, for another layer that is called in the same way, with these values for its variables."""
-        if time.process_time() > self._deadline:
+        if time.process_time() > self._deadline or time.monotonic() > self._latest:
             raise Doubt(f"probing it takes longer than {_SECONDS:g} s")
         tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
         args, kwargs = self.arguments(tensors)
