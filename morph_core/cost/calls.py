@@ -45,6 +45,7 @@ class CallWidths:
         makes: the numbers of the tensors it makes; none when it only passes its input on.
         frees: of those, the ones that no later call reads and the model does not return.
         tensor_sizes: -> elements of every tensor, by its number; see `elements`.
+        counted: elements of its weights that an earlier call's layer holds, too, so that they are counted already.
     """
 
     name: str
@@ -59,6 +60,7 @@ class CallWidths:
     makes: tuple[int, ...]
     frees: tuple[int, ...]
     tensor_sizes: Callable[[], np.ndarray]
+    counted: int = 0
 
     def elements(self, tensors: Iterable[int]) -> Any:
         """Elements of some of the tensors that this call reads or makes, together, for one example."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -63,7 +64,7 @@ def flops(call: CallWidths) -> Any:
 
 def params(call: CallWidths) -> Any:
     """Elements of all weights, trainable or not, as `model.count_params()` counts them."""
-    return _weights(call) if call.first else 0.0
+    return _weights(call) - call.counted if call.first else 0.0
 
 
 def _weights(call: CallWidths) -> Any:
@@ -164,6 +165,7 @@ def cost_of(cost: str | Callable | Cost) -> Cost:
     if isinstance(cost, Cost):
         return cost
     if callable(cost):
+        _check_takes_calls(cost)
         return Cost(getattr(cost, "__name__", "custom"), "units of the user's own cost", of_network=cost)
     if cost in COSTS:
         return COSTS[cost]
@@ -177,6 +179,18 @@ def cost_of(cost: str | Callable | Cost) -> Cost:
         f"Unknown cost {cost!r}.{f' Did you mean {close[0]!r}?' if close else ''} Expected one of {_listed(COSTS)}, "
         "'latency:' and a device (such as 'latency:v100'), or a function of the layers' widths."
     )
+
+
+def _check_takes_calls(cost: Callable) -> None:
+    try:
+        inspect.signature(cost).bind([])
+    except TypeError as error:
+        raise MorphError(
+            f"The cost function {getattr(cost, '__name__', cost)!r} cannot be called with one argument ({error}). "
+            "It gets one, the list of CallWidths of the network's layers, and returns a number."
+        ) from error
+    except ValueError:  # a function written in C tells no signature
+        return
 
 
 def unit_of(name: str) -> str:

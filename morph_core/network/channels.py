@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +80,19 @@ class Channels:
     def prunable(self) -> np.ndarray:
         """Which groups can be pruned: bool array (groups,)."""
         return np.array([group.prunable for group in self.groups], dtype=bool)
+
+    @functools.cached_property
+    def weights_in_common(self) -> dict[int, tuple[Any, ...]]:
+        """The weights that another layer holds, too, by call; a layer that holds another one has all of its weights."""
+        holders: dict[int, set[int]] = {}
+        weights = [tuple(getattr(call.layer, "weights", ())) for call in self.trace.calls]
+        for call, own in zip(self.trace.calls, weights, strict=True):
+            for weight in own:
+                holders.setdefault(id(weight), set()).add(id(call.layer))
+        found = {
+            index: tuple(weight for weight in own if len(holders[id(weight)]) > 1) for index, own in enumerate(weights)
+        }
+        return {index: common for index, common in found.items() if common}
 
     def outputs_made(self, call: int, open_groups: np.ndarray) -> list[bool]:
         """Which outputs of a call have channels when only these groups are open; none when a width inside has none."""

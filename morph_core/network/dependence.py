@@ -24,7 +24,7 @@ def sources_of(trial: Trial, index: int, axis: int, shapes: list[tuple[int, ...]
     hits = np.zeros((2, bits, trial.size), dtype=bool)
     for scale in _SCALES:
         for sign in (1.0, -1.0, 0.0):
-            inputs = [trial.inputs(shape, scale, sign) for shape in shapes]
+            inputs = trial.inputs(shapes, scale, sign)
             before = trial.run(inputs)
             if not np.array_equal(before, trial.run(inputs, again=True), equal_nan=True):
                 raise Doubt("it gives different answers to the same question")
@@ -32,7 +32,7 @@ def sources_of(trial: Trial, index: int, axis: int, shapes: list[tuple[int, ...]
                 for value in (0, 1):
                     chosen = ((numbers >> bit) & 1 == value).reshape(along)
                     moved = list(inputs)
-                    moved[index] = np.where(chosen, trial.inputs(shapes[index], scale, sign), inputs[index])
+                    moved[index] = np.where(chosen, trial.moved(inputs[index], scale, sign), inputs[index])
                     after = trial.run(moved)
                     differs = (after != before) & ~(np.isnan(after) & np.isnan(before))
                     hits[value, bit] |= np.moveaxis(differs, trial.output_axis, -1).reshape(-1, hits.shape[-1]).any(0)

@@ -41,6 +41,7 @@ class Flow:
         axes: the label vectors of the layer's own axes, by name; filled in by the flow function.
         makes: names of the axes whose channels this call makes; filled in likewise.
         learned_weights: for a layer without a row, along which axes its weights follow the channels.
+        dtypes: of the tensors read; [] for floats.
         note: what the user should know of this layer, though no group stays because of it.
     is_refused: whether the probe could not tell what this layer does.
     """
@@ -53,6 +54,7 @@ class Flow:
     axes: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     makes: set[str] = dataclasses.field(default_factory=set)
     learned_weights: dict[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
+    dtypes: list[str] = dataclasses.field(default_factory=list)
     note: str = ""
     is_refused: bool = False
 
@@ -188,6 +190,13 @@ def recur(flow: Flow) -> Labelled:
 def recur_both_ways(flow: Flow) -> Labelled:
     """Bidirectional: a layer for each direction, whose outputs are laid end to end or merged place by place."""
     layer = flow.layer
+    widths = (layer.forward_layer.units, layer.backward_layer.units)
+    if layer.merge_mode in ("concat", None) and widths[0] != widths[1]:
+        raise MorphError(
+            f"{flow.describe()} has {widths[0]} units forward and {widths[1]} backward. Keras takes the first for both "
+            "when it says how wide the output is, so what comes next does not fit. Give both directions as many units, "
+            "or call two recurrent layers, one with go_backwards=True, and concatenate what they return."
+        )
     if len(flow.output_shapes) != (2 if layer.merge_mode is None else 1) or "initial_state" in flow.call.kwargs:
         return flow.keep_whole(f"{flow.describe()} takes or gives states, which is not followed")
     ways = []
@@ -202,13 +211,12 @@ def recur_both_ways(flow: Flow) -> Labelled:
         ways += recur(way)
         flow.axes.update({f"{name}_{axis}": vector for axis, vector in way.axes.items()})
         flow.makes.update(f"{name}_{axis}" for axis in way.makes)
+    # Laid end to end they need not be one, but Keras takes the forward width for the backward one as well.
+    forward, backward = ways
+    flow.labels.unite(forward, backward, f"{flow.describe()} has as many units in both directions")
     if layer.merge_mode is None:
         return ways
-    if layer.merge_mode == "concat":
-        return np.concatenate(ways, axis=-1)
-    forward, backward = ways
-    flow.labels.unite(forward, backward, f"{flow.describe()} merges both directions")
-    return forward
+    return np.concatenate(ways, axis=-1) if layer.merge_mode == "concat" else forward
 
 
 def each_step(inner: Callable[[Flow], Labelled]) -> Callable[[Flow], Labelled]:

@@ -168,6 +168,7 @@ class ChannelGraph(Channels):
                     output_shape=self.trace.shapes[call.outputs[0]],
                     axes={name: sizes[row] for name, row in self._sizes.rows[step.call].items()},
                     first=step.first,
+                    counted=step.counted,
                     reads=step.reads,
                     makes=step.makes,
                     frees=step.frees,

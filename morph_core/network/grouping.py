@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import weight_of
 from .channels import Channels, Group
 from .flows import Flow
 from .labels import Labels
@@ -44,6 +45,7 @@ class _Grouping:
     def channels(self) -> Channels:
         self._label_tensors()
         self._tie_shared_layers()
+        self._keep_weights_in_common()
         for number in self.trace.outputs:
             self.labels.override(self.tensors[number], "it is an output of the model")
         axes = [{name: self.labels.roots(vector) for name, vector in named.items()} for named in self.axes]
@@ -77,6 +79,7 @@ class _Grouping:
                 inputs=[self.tensors[number] for number in call.inputs],
                 shapes=[shapes[number] for number in call.inputs],
                 output_shapes=[shapes[number] for number in call.outputs],
+                dtypes=[self.trace.dtypes[number] for number in call.inputs] if self.trace.dtypes else [],
             )
             made = self.rules[index].flow(flow)
             for number, labels in zip(call.outputs, [made] if isinstance(made, np.ndarray) else made, strict=True):
@@ -100,6 +103,22 @@ class _Grouping:
             for name, vector in self.axes[index].items():
                 other = self.axes[earlier][name]
                 self.labels.unite(other, vector, f"layer '{call.name}' is also called on channels that stay")
+
+    def _keep_weights_in_common(self) -> None:
+        """A weight that two layers hold stays as it is: what one of them does with it need not follow its channels."""
+        holders: dict[int, list[int]] = {}
+        for index, call in enumerate(self.trace.calls):
+            for weight in getattr(call.layer, "weights", ()):
+                holders.setdefault(id(weight), []).append(index)
+        for index, call in enumerate(self.trace.calls):
+            for path, follows in self.rules[index].weights.items():
+                weight = weight_of(call.layer, path)
+                others = [self.trace.calls[other] for other in holders.get(id(weight), ())]
+                names = [f"'{other.name}' ({other.kind})" for other in others if other.layer is not call.layer]
+                for axis in follows if names else ():
+                    if axis in self.axes[index]:
+                        reason = f"layer {names[0]} holds a weight of layer '{call.name}' ({call.kind}), too"
+                        self.labels.freeze(self.axes[index][axis], reason)
 
     def _groups(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,21 +14,50 @@ from .resize import made_anew
 from .trial import Doubt, Trial
 
 
+def _left(count: int, gone: float) -> int:
+    """How many are left when `gone` are not, a number or below 1 a share; never none, never all."""
+    return min(count - 1, max(1, count - round(gone * count if gone < 1 else gone)))
+
+
+def _keep_last(count: int, gone: float) -> np.ndarray:
+    return np.arange(count) >= count - _left(count, gone)
+
+
+def _keep_first(count: int, gone: float) -> np.ndarray:
+    return np.arange(count) < _left(count, gone)
+
+
+def _keep_any(count: int, gone: float) -> np.ndarray:
+    return np.random.default_rng(count).permutation(count) < _left(count, gone)
+
+
+# A layer may divide its channels by their number. Where it does so, it divides those that are left in another place
+# when some of one side alone are gone: so the first go, or the last, and by several counts.
+DROPS: list[Callable[[int], np.ndarray]] = [
+    functools.partial(choose, gone=gone)
+    for choose, gone in [
+        *((choose, gone) for choose in (_keep_last, _keep_first) for gone in (1, 3, 0.5)),
+        *((_keep_any, gone) for gone in (0.25, 0.5, 0.75)),
+    ]
+]
+"""Ways to leave channels out: number of channels -> which are kept, bool array."""
+
+
 def compare_with_fewer(
-    trial: Trial, sources: list[np.ndarray | None], shapes: list[tuple[int, ...]], dropped: str
+    trial: Trial, sources: list[np.ndarray | None], shapes: list[tuple[int, ...]], choose: Callable[[int], np.ndarray]
 ) -> dict[str, tuple[str | None, ...]]:
-    """Build the layer without some channels and compare its answers with those of the layer ittrial.
+    """Build the layer without some channels and compare its answers with those of the layer itself.
 
     Args:
         sources: for each input, the channel that each output channel depends on.
         shapes: of inputs to try.
-        dropped: the "last" channel, or "some" in between.
+        choose: one of `DROPS`.
 
     Returns:
         Along which axes the weights follow the channels.
     """
     kept = [
-        None if axis is None else _kept_of(shape[axis], dropped) for axis, shape in zip(trial.axes, shapes, strict=True)
+        None if axis is None else _kept_of(shape[axis], choose) for axis, shape in zip(trial.axes, shapes, strict=True)
     ]
     left = np.ones(trial.size, dtype=bool)
     for source, keep in zip(sources, kept, strict=True):
@@ -35,9 +66,9 @@ def compare_with_fewer(
     fewer = [
         keras.KerasTensor(
             [int(keep.sum()) if keep is not None and place == axis else size for place, size in enumerate(shape)],
-            dtype="float32",
+            dtype=kind,
         )
-        for axis, keep, shape in zip(trial.axes, kept, trial.flow.shapes, strict=True)
+        for axis, keep, shape, kind in zip(trial.axes, kept, trial.flow.shapes, trial.dtypes, strict=True)
     ]
     args, kwargs = trial.arguments(fewer)
     try:
@@ -48,7 +79,7 @@ def compare_with_fewer(
     if output.shape[trial.output_axis] != left.sum():
         raise Doubt("its configuration fixes its number of channels")
     follows, twin_values = _matched_weights(trial, twin, left)
-    inputs = [trial.inputs(shape, 1.0, 0.0) for shape in shapes]
+    inputs = trial.inputs(shapes, 1.0, 0.0)
     remaining = [
         array if keep is None or axis is None else np.compress(keep, array, axis=axis)
         for array, axis, keep in zip(inputs, trial.axes, kept, strict=True)
@@ -81,12 +112,8 @@ def _matched_weights(trial: Trial, twin: Any, left: np.ndarray) -> tuple[dict[st
     return follows, twin_values
 
 
-def _kept_of(count: int, dropped: str) -> np.ndarray:
+def _kept_of(count: int, choose: Callable[[int], np.ndarray]) -> np.ndarray:
     """Which of `count` channels to keep: bool array (count,)."""
     if count < 2:
         raise Doubt("it has a single channel")
-    if dropped == "last":
-        return np.arange(count) < count - 1
-    kept = np.random.default_rng(count).random(count) < 0.5
-    kept[0], kept[count // 2] = False, True
-    return kept
+    return choose(count)

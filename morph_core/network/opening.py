@@ -562,6 +562,7 @@ class _Merger:
         self.inputs = keras.tree.flatten(_input_structure(model))
         self.numbers: list[dict[int, int]] = [{} for _ in runs]
         self.shapes: list[tuple[int | None, ...]] = []
+        self.dtypes: list[str] = []
         self.rows: list[int] = []
         self.calls: list[Call] = []
         self.held: dict[Any, int] = {}
@@ -584,7 +585,8 @@ class _Merger:
         first = self.runs[0]
         outputs = tuple(self.numbers[0][id(tensor)] for tensor in first.outputs)
         closed = {first.paths[key]: reason for key, (_, reason) in first.closed.items()}
-        trace = Trace(tuple(self.calls), tuple(self.shapes), tuple(range(len(first.inputs))), outputs)
+        inputs = tuple(range(len(first.inputs)))
+        trace = Trace(tuple(self.calls), tuple(self.shapes), inputs, outputs, tuple(self.dtypes))
         return Opened(trace, tuple(self.rows), closed)
 
     def _merge_step(self, steps: list[_Step], expected: int) -> None:
@@ -768,6 +770,7 @@ class _Merger:
         if len({len(shape) for shape in shapes}) != 1:
             raise _Differs("a tensor in it has another rank at another size of its input")
         self.shapes.append(tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True)))
+        self.dtypes.append(str(tensors[0].dtype))
         self.rows.append(self._rows([shape[0] if shape else 1 for shape in shapes]))
         return number
 

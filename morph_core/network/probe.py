@@ -21,7 +21,7 @@ import numpy as np
 
 from .dependence import sources_of
 from .flows import Flow, Labelled
-from .narrower import compare_with_fewer
+from .narrower import DROPS, compare_with_fewer
 from .trace import Ref
 from .trial import Doubt, Trial
 
@@ -109,7 +109,7 @@ def _cached(flow: Flow, axes: list[int | None]) -> Finding:
         (call.args, call.kwargs),
     )
     try:
-        facts = json.dumps([config, arguments, flow.shapes, axes], sort_keys=True)
+        facts = json.dumps([config, arguments, flow.shapes, flow.dtypes, axes], sort_keys=True)
     except (TypeError, ValueError):  # objects that only they themselves are like
         return _find(flow, axes)
     if (
@@ -145,6 +145,9 @@ def _tried(trial: Trial, shapes: list[tuple[int, ...]]) -> Finding:
     if not reached.all():
         raise Doubt("some of its outputs were not seen to depend on any channel")
     follows: dict[str, tuple[str | None, ...]] = {}
-    for dropped in ("last", "some"):
-        follows = compare_with_fewer(trial, sources, shapes, dropped)
+    for choose in DROPS:
+        follows = compare_with_fewer(trial, sources, shapes, choose)
+    for axis, shape, source in zip(trial.axes, shapes, sources, strict=True):
+        if axis is not None and source is not None and len(np.unique(source[source >= 0])) < shape[axis]:
+            raise Doubt("some channels of its inputs were not seen to reach any output")
     return Finding(tuple(sources), follows)

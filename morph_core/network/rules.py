@@ -20,7 +20,7 @@ from ..errors import MorphError
 from . import flows, masking, resize
 from .flows import Flow, Labelled
 from .probe import probe
-from .standins import Sized, Weight
+from .standins import KeepInputs, Sized, Weight
 from .trace import Call, Ref
 
 Axes = Mapping[str, tuple[str | None, ...]]
@@ -299,6 +299,7 @@ RULES: dict[type, Rule] = {
     **_rows(_COMPETE, "Softmax"),
     Weight: Rule(flows.hold, widths={"shape.0": "out"}, weights={"weight": ("out",)}),
     Sized: Rule(flows.stay),
+    KeepInputs: Rule(flows.carry, passes=True, joins="first", scales=_always),
 }
 
 # Operations of keras.ops, and of Python's operators on tensors, by the name of their class.
@@ -314,14 +315,13 @@ OPERATIONS: dict[str, Rule] = {
     **dict.fromkeys(("Softmax", "LogSoftmax"), _COMPETE),
     "DotProductAttention": Rule(flows.attend_by_operation),
     "Einsum": Rule(flows.contract),
-    "LogicalNot": _CARRY,
     "Matmul": Rule(flows.multiply_matrices),
     "Repeat": Rule(flows.repeat),
     "Take": Rule(flows.look_up),
     **dict.fromkeys(
-        "Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish "
-        "Log Log1p LogSigmoid Mish Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
-        "Softsign Sqrt Square Swish Tanh TanhShrink Threshold".split(),
+        "Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish Isfinite Isinf Isnan "
+        "Log Log1p LogSigmoid LogicalNot Mish Relu6 Round Rsqrt Selu Sigmoid Sign Silu Sin SoftShrink Softplus "
+        "Softsign Sqrt Square Swish Tanh TanhShrink Threshold OnesLike ZerosLike".split(),
         _CARRY,
     ),
     **dict.fromkeys(("Abs", "Absolute", "LeakyRelu", "Negative", "Relu"), _SCALED),

@@ -2,7 +2,8 @@
 
 The code inside a composite layer may multiply by a weight (`x * self.gamma`), add a table that it computed
 (`x + positions`), or repeat something as often as there are examples. In a functional model every step is a call of a
-layer or operation, so each of these gets a small layer. All three are registered with Keras, so that a network made of
+layer or operation, so each of these gets a small layer. A rebuilt network gets one where an
+input has lost its readers. All are registered with Keras, so that a network made of
 them is saved and loaded without this library's objects being named.
 """
 
@@ -137,6 +138,25 @@ def _unpacked(text: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
             f"Constant of shape {shape} and type {dtype} needs {size} bytes; its configuration has others."
         )
     return np.frombuffer(data, kind).reshape(shape)
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class KeepInputs(keras.layers.Layer):
+    """Passes its first tensor on, and reads nothing of the others.
+
+    A functional model refuses an input that leads to no output. In a rebuilt network an input can be without readers,
+    when all channels behind it are gone; this layer lets it stay an input, so that callers need not change.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        # Whatever the network computes in, tensors pass as they are.
+        super().__init__(**{**options, "autocast": False})
+
+    def call(self, tensor: Any, *unused: Any) -> Any:
+        return tensor
+
+    def compute_output_spec(self, tensor: Any, *unused: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse)
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)

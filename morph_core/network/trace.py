@@ -61,12 +61,14 @@ class Trace:
         calls: in topological order, nested models unrolled.
         shapes: of every tensor, by its number; the batch dimension and unknown sizes are None.
         inputs, outputs: numbers of the model's own input and output tensors, flattened.
+        dtypes: of every tensor, by its number; () where they were not recorded.
     """
 
     calls: tuple[Call, ...]
     shapes: tuple[tuple[int | None, ...], ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    dtypes: tuple[str, ...] = ()
 
 
 def trace(model: keras.Model) -> Trace:
@@ -87,7 +89,7 @@ def trace(model: keras.Model) -> Trace:
         Call(names[id(layer)], layer, args, kwargs, tuple(ref.index for ref in _refs((args, kwargs))), made)
         for layer, _, args, kwargs, made in walk.records
     )
-    return Trace(calls, tuple(walk.shapes), inputs, outputs)
+    return Trace(calls, tuple(walk.shapes), inputs, outputs, tuple(walk.dtypes))
 
 
 def standardize_inputs(model: keras.Model, inputs: Any) -> list[Any]:
@@ -129,14 +131,22 @@ class _Walk:
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int | None, ...]] = []
+        self.dtypes: list[str] = []
+        self.tensors: list[Any] = []
         self.known: dict[int, int] = {}
         self.records: list[tuple[Any, str, tuple, dict, tuple[int, ...]]] = []
 
     def number(self, tensor: Any) -> int:
         self.shapes.append(tuple(tensor.shape))
+        self.dtypes.append(str(tensor.dtype))
+        self.tensors.append(tensor)
         return len(self.shapes) - 1
 
-    def visit(self, function: Any, known: dict[int, int], prefix: str, training: bool | None) -> None:
+    def visit(
+        self, function: Any, known: dict[int, int], prefix: str, training: bool | None, resized: bool = False
+    ) -> None:
+        """Collect a graph's calls; `resized`: its tensors have other sizes than those that it was made with."""
+
         def refer(leaf: Any) -> Any:
             return Ref(known[id(leaf)]) if isinstance(leaf, keras.KerasTensor) else leaf
 
@@ -147,17 +157,18 @@ class _Walk:
                 args, kwargs = node.arguments.convert(refer)
                 operation = node.operation
                 if isinstance(operation, keras.Model) and _is_graph(operation):
-                    made = self._visit_nested(operation, args, kwargs, prefix, training)
+                    made = self._visit_nested(operation, args, kwargs, prefix, training, resized)
                 else:
                     if training is not None and "training" not in kwargs and takes_training(operation):
                         kwargs = {**kwargs, "training": training}
-                    made = tuple(self.number(tensor) for tensor in node.outputs)
+                    outputs = self._resized_outputs(operation, args, kwargs) if resized else node.outputs
+                    made = tuple(self.number(tensor) for tensor in outputs)
                     self.records.append((operation, prefix, args, kwargs, made))
                 for tensor, index in zip(node.outputs, made, strict=True):
                     known[id(tensor)] = index
 
     def _visit_nested(
-        self, model: keras.Model, args: tuple, kwargs: dict, prefix: str, training: bool | None
+        self, model: keras.Model, args: tuple, kwargs: dict, prefix: str, training: bool | None, resized: bool
     ) -> tuple[int, ...]:
         function = _function_of(model)
         given = [ref.index for ref in _refs(args)] or [ref.index for ref in _refs(kwargs)]
@@ -168,8 +179,18 @@ class _Walk:
             )
         inner = {id(tensor): index for tensor, index in zip(function.inputs, given, strict=True)}
         own = kwargs.get("training")
-        self.visit(function, inner, f"{prefix}{model.name}.", training if own is None else own)
+        resized |= any(self.shapes[index] != tensor.shape for tensor, index in zip(function.inputs, given, strict=True))
+        # A model that nobody named is called by Keras' count of models, which another call of the same code changes.
+        prefix = prefix if _is_automatic(model) else f"{prefix}{model.name}."
+        self.visit(function, inner, prefix, training if own is None else own, resized)
         return tuple(inner[id(tensor)] for tensor in function.outputs)
+
+    def _resized_outputs(self, operation: Any, args: tuple, kwargs: dict) -> list[Any]:
+        """What an operation makes of tensors of the sizes that it is given here."""
+        given, named = keras.tree.map_structure(
+            lambda leaf: self.tensors[leaf.index] if isinstance(leaf, Ref) else leaf, (args, kwargs)
+        )
+        return keras.tree.flatten(operation.compute_output_spec(*given, **named))
 
 
 def _is_graph(model: keras.Model) -> bool:

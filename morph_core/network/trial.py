@@ -17,7 +17,8 @@ from .trace import Ref
 
 # Positions are tried on few places; a layer that only works at its true size is tried there, up to this many elements.
 _PLACES, _LARGEST = 5, 1 << 22
-_SECONDS = 10.0
+# Of computing; waiting counts a sixth, so that a busy machine does not change what is found.
+_SECONDS, _WAITING = 10.0, 6
 
 
 class Doubt(Exception):
@@ -34,13 +35,16 @@ class Trial:
 
     Attributes:
         size: channels of the output.
+        dtypes: of the inputs.
     """
 
     def __init__(self, flow: Flow, axes: list[int | None], output_axis: int) -> None:
         self.flow, self.axes, self.layer, self.output_axis = flow, axes, flow.layer, output_axis
         self.size = flow.output_shape[output_axis] or 0
+        self.dtypes = flow.dtypes or ["float32"] * len(flow.inputs)
         self._rng = np.random.default_rng(0)
-        self._deadline = time.monotonic() + _SECONDS
+        self._deadline = time.process_time() + _SECONDS
+        self._latest = time.monotonic() + _WAITING * _SECONDS
 
     @functools.cached_property
     def values(self) -> list[tuple[Any, Any]]:
@@ -58,11 +62,30 @@ class Trial:
         fitting = [shapes for shapes in (small, true) if sum(math.prod(shape) for shape in shapes) <= _LARGEST]
         return fitting[:1] if len(fitting) == 2 and fitting[0] == fitting[1] else fitting
 
-    def inputs(self, shape: tuple[int, ...], scale: float, sign: float) -> np.ndarray:
-        """Numbers of one sign (both for 0) and of some scale."""
+    def inputs(self, shapes: list[tuple[int, ...]], scale: float, sign: float) -> list[np.ndarray]:
+        """Random values for all inputs, each of its own type; numbers are of one sign (both for 0) and of some scale.
+
+        Those of both signs are also small, and some are zero, so that both sides of a comparison are seen.
+        """
+        return [self._numbers(shape, kind, scale, sign) for shape, kind in zip(shapes, self.dtypes, strict=True)]
+
+    def moved(self, values: np.ndarray, scale: float, sign: float) -> np.ndarray:
+        """Other values of the same kind, each of them another one where there are but two."""
+        return ~values if values.dtype == bool else self._numbers(values.shape, str(values.dtype), scale, sign)
+
+    def _numbers(self, shape: tuple[int, ...], kind: str, scale: float, sign: float) -> np.ndarray:
+        if kind == "bool":
+            return self._rng.random(shape) < 0.5
         numbers = self._rng.uniform(0.2, 1.0, shape)
-        signs = np.sign(self._rng.normal(size=shape)) if sign == 0 else sign
-        return (scale * numbers * signs).astype("float32")
+        if sign == 0:
+            small = 10.0 ** self._rng.integers(-3, 1, shape) * (self._rng.random(shape) < 0.9)
+            signs = np.sign(self._rng.normal(size=shape))
+            numbers = numbers * np.where(self._rng.random(shape) < 0.5, small, 1.0) * signs
+        else:
+            numbers = numbers * sign
+        if keras.backend.is_int_dtype(kind):
+            return np.rint(10 * scale * (np.abs(numbers) if kind.startswith("u") else numbers)).astype(kind)
+        return (scale * numbers).astype("float32")
 
     def _random_like(self, variable: Any) -> Any:
         if not keras.backend.is_float_dtype(variable.dtype):
@@ -75,7 +98,7 @@ class Trial:
 
     def run_other(self, layer: Any, inputs: list[np.ndarray], values: list, again: bool = False) -> np.ndarray:
         """As `run`, for another layer that is called in the same way, with these values for its variables."""
-        if time.monotonic() > self._deadline:
+        if time.process_time() > self._deadline or time.monotonic() > self._latest:
             raise Doubt(f"probing it takes longer than {_SECONDS:g} s")
         tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
         args, kwargs = self.arguments(tensors)

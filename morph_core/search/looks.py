@@ -6,7 +6,6 @@ for, so that it goes on where it was when a stopped search is continued at a lat
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -94,5 +93,4 @@ class Looks(keras.callbacks.Callback):
 
     def _look(self, progress: float, loss: float | None) -> None:
         self._looked_at = self._step
-        finite = loss if loss is not None and math.isfinite(loss) else None
-        self._take_look(progress, self._memory.steps, finite)
+        self._take_look(progress, self._memory.steps, loss)

@@ -38,6 +38,7 @@ from .checkpoint import (
     fit_with_checkpoints,
     storage_at,
 )
+from .checks import check_plain_steps, check_rebuildable
 from .finish import Found, OneRun, cut, last_search_epoch
 from .looks import Looks
 from .memory import Memory, as_json, take_up
@@ -81,7 +82,8 @@ class StructureSearch(keras.Model):
             network is then cut to its structure and trained to the end within the same `fit`; see `result`.
 
     Raises:
-        MorphError: the model is subclassed; an argument is unknown or out of range; no structure is within the budget.
+        MorphError: the model is subclassed, has a training step of its own, or has a layer that cannot be made anew at
+            other widths; an argument is unknown or out of range; no structure is within the budget.
 
     Example:
         >>> import keras, numpy as np, morph_core as morph
@@ -115,6 +117,8 @@ class StructureSearch(keras.Model):
         self._arguments = arguments
         self.graph = ChannelGraph.from_model(model)
         plan = plan_of(self.graph, cost, target, budget, strength, gate, multiple_of, min_channels, search_fraction)
+        check_plain_steps(model)
+        check_rebuildable(model, plan)
         self._plan, self._gate = plan, plan.gate
         self.seed = model
         self._placement = Placement(self.graph, at_scales=True)
@@ -273,6 +277,30 @@ class StructureSearch(keras.Model):
         return self.seed.output_names
 
     # --- saved and loaded ---
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As Keras', in Keras' own format.
+
+        Raises:
+            MorphError: the file is of the older format, which cannot hold what the search knows.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise MorphError(
+                f"A search cannot be saved to '{filepath}': the HDF5 format holds weights and layers, but not how far "
+                "the search is. Save it to a file that ends in .keras."
+            )
+        super().save(filepath, *args, **kwargs)
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Not for a search, which still has all channels.
+
+        Raises:
+            MorphError: always; it says what to export.
+        """
+        raise MorphError(
+            "A search is not what is served: it still runs all channels of the seed. Export what is rebuilt: "
+            "morph.rebuild(model, search.structure(), weights='inherit').export(path)."
+        )
 
     def save_own_variables(self, store: Any) -> None:
         """Beside the variables of the search itself, all that it knows and that is no variable."""

@@ -8,9 +8,12 @@ closes the gates of all other channels for good.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
 from ..arrays import as_numpy
 from ..errors import MorphError
@@ -58,7 +61,7 @@ class Steering:
 
     def look(self, progress: float, step: int, loss: float | None) -> dict[str, float]:
         """Look at the cost and set prices; arguments, result and errors are those of `StructureSearch.update`."""
-        self._check_finite(step)
+        self._check_finite(progress, step, loss)
         self._gate.anneal(progress)
         if self._controller is not None and progress >= FREEZE and not self.is_frozen:
             self._freeze()
@@ -80,7 +83,15 @@ class Steering:
         if due is not None and len(costs) > 1:
             each = {f"cost_{name}": float(cost) for name, cost in zip(self._budget.names, costs, strict=True)}
             each_due = {f"target_{name}": float(cost) for name, cost in zip(self._budget.names, due, strict=True)}
-        self._memory.record({"step": int(step), **state, **each, **each_due, "loss": loss})
+        self._memory.record(
+            {
+                "step": int(step),
+                **state,
+                **each,
+                **each_due,
+                "loss": loss if loss is not None and math.isfinite(loss) else None,
+            }
+        )
         self._memory.seen = {name: value for name, value in (state | each).items() if value is not None}
         return dict(self._memory.seen)
 
@@ -141,8 +152,21 @@ class Steering:
             break
         return round_up(self._graph, alive, scores, self._gate.learns, self._choices)
 
-    def _check_finite(self, step: int) -> None:
-        """Raise when training has diverged: numbers that are none would be ranked all the same."""
+    def _check_finite(self, progress: float, step: int, loss: float | None) -> None:
+        """Raise when training has diverged: numbers that are none would be ranked all the same.
+
+        Weights are many, so they are looked at where the loss is no number, before the structure is decided and at the
+        end. A loss that is none for once, with weights that are, does no harm.
+        """
+        no_number = loss is not None and not math.isfinite(loss)
+        decides = progress >= 1 or (progress >= FREEZE and not self.is_frozen)
+        if no_number or decides:
+            for call in {id(call.layer): call for call in self._graph.trace.calls}.values():
+                if not all(_is_finite(weight) for weight in getattr(call.layer, "weights", ())):
+                    raise MorphError(
+                        f"The search diverged before step {step}: the weights of layer '{call.name}' are not numbers "
+                        "any more. Lower the learning rate, clip gradients (clipnorm), or check the data for NaN."
+                    )
         if not np.isfinite(self._gate.scores()).all():
             raise MorphError(
                 f"The search diverged before step {step}: its gates are not numbers any more. Lower the learning rate, "
@@ -200,3 +224,7 @@ class Steering:
         except MorphError:
             left = None
         return self._budget.costs(widths, left) / self._budget.seed
+
+
+def _is_finite(weight: Any) -> bool:
+    return not keras.backend.is_float_dtype(weight.dtype) or bool(as_numpy(ops.all(ops.isfinite(weight))))

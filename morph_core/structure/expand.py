@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from ..cost.costs import Cost, cost_of
@@ -27,7 +28,7 @@ _LARGEST_MULTIPLIER = 1024.0
 
 def expand(
     structure: Structure,
-    graph: ChannelGraph,
+    graph: ChannelGraph | keras.Model,
     cost: str | Callable | Cost = "flops",
     *,
     target: Amounts | None = None,
@@ -39,7 +40,7 @@ def expand(
 
     Args:
         structure: widths to start from.
-        graph: of the seed that the structure belongs to.
+        graph: of the seed that the structure belongs to, or the seed.
         cost: what a budget that is one number counts.
         target: the budget as a fraction of the seed's cost; may exceed 1. Or several, by name of cost, such as
             `{"flops": 1.0, "params": 1.2}`, all of which are kept.
@@ -68,6 +69,7 @@ def expand(
         >>> wider.widths["a"], wider.widths["b"]
         (15, 120)
     """
+    graph = ChannelGraph.from_model(graph) if isinstance(graph, keras.Model) else graph
     given = {"target": target, "budget": budget, "multiplier": multiplier}
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) != 1:

@@ -15,6 +15,8 @@ import dataclasses
 import functools
 import math
 import operator
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +30,7 @@ from ..network.gating import gated_call
 from ..network.graph import ChannelGraph
 from ..network.placement import Placement
 from ..network.resize import Resize, made_anew
+from ..network.standins import KeepInputs
 from ..network.topology import Topology
 from ..network.trace import Call, Ref, input_structure, pack_outputs, standardize_inputs, takes_training
 from .structure import Structure
@@ -54,7 +57,7 @@ class Part:
         self.variable.assign(self.cut(as_numpy(self.whole)))
 
 
-def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") -> keras.Model:
+def rebuild(model: keras.Model, structure: Structure | str | os.PathLike[str], weights: str = "fresh") -> keras.Model:
     """A new Keras model of the structure's widths, uncompiled.
 
     Layers keep their configuration, and their names; those that were never named get stable ones (`conv2d-3`), and
@@ -62,13 +65,16 @@ def rebuild(model: keras.Model, structure: Structure, weights: str = "fresh") ->
 
     Args:
         model: the seed that the structure belongs to.
-        structure: the widths.
-        weights: "fresh" initialises anew (statistics set by `adapt` are kept); "inherit" copies the channels that are
-            alive.
+        structure: the widths, or the path of a structure file.
+        weights: "fresh" initialises anew; statistics set by `adapt` are kept, and so are the alive channels of layers
+            that are frozen (`trainable = False`), since nothing would ever train them. "inherit" copies the channels
+            that are alive everywhere.
 
     Raises:
-        MorphError: the structure belongs to another network; or it was expanded, so that there is nothing to inherit.
+        MorphError: the structure belongs to another network; it was expanded, so that there is nothing to inherit; or a
+            layer cannot be made anew.
     """
+    structure = _loaded(structure)
     if weights not in ("fresh", "inherit"):
         raise MorphError(f"rebuild: weights is {weights!r}; expected 'fresh' or 'inherit'.")
     student, parts = _rebuilt(model, structure, inherits=weights == "inherit")
@@ -94,31 +100,70 @@ def inherit(model: keras.Model, structure: Structure) -> tuple[keras.Model, list
 
 
 def _rebuilt(model: keras.Model, structure: Structure, inherits: bool) -> tuple[keras.Model, list[Part]]:
-    """The rebuilt network, and what it may inherit: nothing unless asked for, beside what `adapt` has set."""
+    """The rebuilt network, and what it takes over: all that is left, or only what nobody would train."""
     graph = ChannelGraph.from_model(model)
     widths = structure.widths_in(graph)
     if inherits:
         _check_inheritable(structure)
     topology = graph.survivors(widths > 0)
+    student, made = rebuilt_at(model, graph, widths, topology)
+    return student, _parts(graph, topology, made, structure, inherits)
+
+
+def rebuilt_at(
+    model: keras.Model, graph: ChannelGraph, widths: np.ndarray, topology: Topology
+) -> tuple[keras.Model, dict[int, Any]]:
+    """A network like `model`, of some widths, with new weights; and its layers, by the id of those of the seed.
+
+    Args:
+        model: the seed.
+        graph: of the seed.
+        widths: int array (groups,), channels of each group.
+        topology: what is left of the seed.
+
+    Raises:
+        MorphError: a layer cannot be made anew, or not be called at its new widths.
+    """
     made: dict[int, Any] = {}
 
     def call_new(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
         layer, args = _resized(graph, index, widths, args)
-        return made.setdefault(id(call.layer), layer)(*args, **kwargs)
+        if id(call.layer) not in made:
+            made[id(call.layer)] = layer
+            _share_layers_inside(call.layer, layer, new_layer_like)
+        try:
+            return made[id(call.layer)](*args, **kwargs)
+        except Exception as error:
+            shapes = [tuple(leaf.shape) for leaf in keras.tree.flatten((args, kwargs)) if hasattr(leaf, "shape")]
+            raise MorphError(
+                f"Layer '{call.name}' ({call.kind}) cannot be called on inputs of shapes {shapes} when the network is "
+                f"rebuilt at other widths ({_in_short(error)}). Add a row that says what it does with channels "
+                "(morph_core.register_rule), or let it take sizes from its inputs."
+            ) from error
 
+    def new_layer_like(layer: Any) -> Any:
+        """What stands for a layer of the seed that is also called by itself; None for any other."""
+        if id(layer) not in made and id(layer) in first_call:
+            index = first_call[id(layer)]
+            made[id(layer)], _ = _resized(graph, index, widths, graph.trace.calls[index].args)
+        return made.get(id(layer))
+
+    first_call = {id(call.layer): index for index, call in reversed(list(enumerate(graph.trace.calls)))}
     symbolic = [_copy_of_input(tensor) for tensor in keras.tree.flatten(input_structure(model))]
-    outputs = replay(graph, topology, symbolic, call_new)
+    outputs = replay(graph, topology, _with_unused(graph, topology, symbolic), call_new)
     structured = keras.tree.pack_sequence_as(input_structure(model), symbolic)
     student = keras.Model(structured, pack_outputs(model, outputs), name=model.name)
-    return student, _parts(graph, topology, made, structure if inherits else None)
+    _check_ties(graph, made)
+    return student, made
 
 
-def masked(model: keras.Model, structure: Structure, inputs: Any) -> Any:
+def masked(model: keras.Model, structure: Structure | str | os.PathLike[str], inputs: Any) -> Any:
     """The seed's outputs for `inputs` with the gates of all missing channels closed, in inference mode.
 
     Raises:
         MorphError: the structure belongs to another network, or was expanded.
     """
+    structure = _loaded(structure)
     graph = ChannelGraph.from_model(model)
     _check_inheritable(structure)
     topology = graph.survivors(structure.widths_in(graph) > 0)
@@ -133,7 +178,9 @@ def masked(model: keras.Model, structure: Structure, inputs: Any) -> Any:
     return pack_outputs(model, replay(graph, topology, tensors, call_gated, keep_places=True))
 
 
-def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: int = 0) -> float:
+def verify(
+    model: keras.Model, structure: Structure | str | os.PathLike[str], inputs: Any = None, seed: int = 0
+) -> float:
     """How far the rebuilt network is from the masked seed: largest difference over largest output.
 
     Args:
@@ -148,6 +195,7 @@ def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: i
     if inputs is None:
         rng = np.random.default_rng(seed)
         inputs = keras.tree.map_structure(lambda tensor: _random_like(tensor, rng), input_structure(model))
+    structure = _loaded(structure)
     student = rebuild(model, structure, weights="inherit")
     worst = 0.0
     pairs = zip(
@@ -161,6 +209,18 @@ def verify(model: keras.Model, structure: Structure, inputs: Any = None, seed: i
         difference = float(np.abs(expected - received).max(initial=0.0)) / scale
         worst = max(worst, difference if math.isfinite(difference) else math.inf)
     return worst
+
+
+def _loaded(structure: Any) -> Structure:
+    """A structure, also of the path of its file."""
+    if isinstance(structure, (str, os.PathLike)):
+        return Structure.load(structure)
+    if not isinstance(structure, Structure):
+        raise MorphError(
+            f"Expected a Structure, or the path of a structure file; received {type(structure).__name__}. "
+            "A search gives one: search.structure()."
+        )
+    return structure
 
 
 def _random_like(tensor: Any, rng: np.random.Generator) -> np.ndarray:
@@ -217,10 +277,10 @@ def unused(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
 
 
 def alive_units(graph: ChannelGraph, structure: Structure) -> np.ndarray:
-    """Which channels a structure keeps: bool array (units,)."""
+    """Which channels a structure keeps: bool array (units,); all of groups whose width was expanded."""
     alive = np.ones(len(graph.group_of), dtype=bool)
     for index, group in enumerate(graph.groups):
-        if group.prunable:
+        if group.prunable and structure.groups[group.name]["alive"] is not None:
             kept = np.zeros(group.size, dtype=bool)
             kept[structure.groups[group.name]["alive"]] = True
             units = np.flatnonzero(graph.group_of == index)
@@ -281,6 +341,31 @@ def _fill(leaf: Any, tensors: dict[int, Any]) -> Any:
     return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
 
 
+def _with_unused(graph: ChannelGraph, topology: Topology, inputs: list[Any]) -> list[Any]:
+    """A network's inputs, on one of which those hang that nothing reads any more."""
+    is_read = [bool(topology.tensors[number]) for number in graph.trace.inputs]
+    if all(is_read):
+        return inputs
+    place = is_read.index(True)
+    unused = [tensor for tensor, read in zip(inputs, is_read, strict=True) if not read]
+    return [*inputs[:place], KeepInputs(name="keep_inputs")(inputs[place], *unused), *inputs[place + 1 :]]
+
+
+def _share_layers_inside(old: Any, new: Any, new_layer_like: Callable[[Any], Any]) -> None:
+    """Let a new layer hold other layers of the new network where the seed's holds layers that the seed calls, too."""
+    for attribute, held in list(vars(old).items()):
+        if not isinstance(held, keras.Layer) or isinstance(old, keras.layers.Wrapper):
+            continue
+        shared, own = new_layer_like(held), vars(new).get(attribute)
+        if shared is not None and own is not shared and isinstance(own, keras.Layer):
+            # Keras lists a layer's layers in the order of their weights.
+            place = [id(layer) for layer in new._layers].index(id(own))
+            new._tracker.untrack(own)
+            setattr(new, attribute, shared)
+            if id(new._layers[-1]) == id(shared):
+                new._layers.insert(place, new._layers.pop())
+
+
 def _copy_of_input(tensor: Any) -> Any:
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)
 
@@ -308,7 +393,7 @@ def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -
         return made_anew(call.layer, config), args
     except Exception as error:
         raise MorphError(
-            f"Layer '{call.name}' ({call.kind}) cannot be made anew from its configuration ({error}). "
+            f"Layer '{call.name}' ({call.kind}) cannot be made anew from its configuration ({_in_short(error)}). "
             "Give the class a get_config() that returns every argument of its constructor."
         ) from error
 
@@ -324,11 +409,34 @@ def _set_in(config: dict[str, Any], path: list[str], width: Any) -> None:
         functools.reduce(operator.getitem, way, config)[name] = width
 
 
+def _in_short(error: Exception) -> str:
+    """What an error says first: Keras wraps those of a layer, and goes on for a page."""
+    plain = re.sub(r"\x1b\[\d*m", "", str(error))
+    said = [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", plain.strip())]
+    while len(said) > 1 and (said[0].endswith(":") or said[0].startswith("Exception encountered when calling")):
+        del said[0]
+    return said[0].rstrip(".") or type(error).__name__
+
+
 def _as_new(config: Any) -> Any:
     """A configuration without the shapes that layers inside the layer were built with."""
     if isinstance(config, dict):
         return {key: _as_new(value) for key, value in config.items() if key != "build_config"}
     return [_as_new(value) for value in config] if isinstance(config, list) else config
+
+
+def _check_not_expanded(graph: ChannelGraph, index: int, structure: Structure) -> None:
+    """Raise when a frozen layer would need weights for channels that the seed does not have."""
+    call = graph.trace.calls[index]
+    units = np.concatenate([*graph.axes[index].values(), np.zeros(0, dtype=np.int64)])
+    for number in np.unique(graph.group_of[units[units >= 0]]):
+        group = graph.groups[number]
+        if group.prunable and structure.groups[group.name]["alive"] is None:
+            raise MorphError(
+                f"Layer '{call.name}' ({call.kind}) is frozen (trainable=False), but the structure was expanded: there "
+                f"are no weights for the new channels of group '{group.name}', and nothing would train them. Unfreeze "
+                "the layer, or rebuild the structure from before morph.expand."
+            )
 
 
 def _check_inheritable(structure: Structure) -> None:
@@ -340,9 +448,11 @@ def _check_inheritable(structure: Structure) -> None:
             )
 
 
-def _parts(graph: ChannelGraph, topology: Topology, made: dict[int, Any], structure: Structure | None) -> list[Part]:
-    """What the new layers may inherit; statistics of the data, which `adapt` has set, they are given in any case."""
-    alive = None if structure is None else np.append(alive_units(graph, structure), True)
+def _parts(
+    graph: ChannelGraph, topology: Topology, made: dict[int, Any], structure: Structure, inherits: bool
+) -> list[Part]:
+    """What the new layers take over: all that is left, or what belongs to frozen layers and statistics alone."""
+    alive = np.append(alive_units(graph, structure), True)
     parts: list[Part] = []
     done: set[int] = set()
     for index, call in enumerate(graph.trace.calls):
@@ -355,8 +465,13 @@ def _parts(graph: ChannelGraph, topology: Topology, made: dict[int, Any], struct
             store: dict[str, Any] = {}
             seed_layer.save_own_variables(store)
             layer.load_own_variables(store)
-        elif alive is not None:
+            continue
+        is_frozen = not seed_layer.trainable and bool(seed_layer.weights)
+        if is_frozen:
+            _check_not_expanded(graph, index, structure)
+        if inherits or is_frozen:
             parts += _parts_of_weights(graph, index, layer, alive)
+        if inherits:
             parts += _parts_of_random_states(seed_layer, layer)
     return parts
 
@@ -391,6 +506,23 @@ def _parts_of_random_states(seed_layer: Any, layer: Any) -> Iterator[Part]:
     if [tuple(state.shape) for state in states[0]] == [tuple(state.shape) for state in states[1]]:
         for old, new in zip(*states, strict=True):
             yield Part(old, new, np.asarray, is_weight=False)
+
+
+def _check_ties(graph: ChannelGraph, made: dict[int, Any]) -> None:
+    """Raise when a weight that several layers of the seed hold has become several."""
+    copies: dict[int, Any] = {}
+    for index in graph.weights_in_common:
+        call = graph.trace.calls[index]
+        if id(call.layer) not in made:
+            continue
+        common = {id(weight) for weight in graph.weights_in_common[index]}
+        for old, new in zip(getattr(call.layer, "weights", ()), made[id(call.layer)].weights, strict=False):
+            if id(old) in common and copies.setdefault(id(old), new) is not new:
+                raise MorphError(
+                    f"Layer '{call.name}' ({call.kind}) holds '{old.path}' of another layer, but when it is made anew "
+                    "from its configuration it gets one of its own. Let the layer have the other layer itself as an "
+                    "attribute, or pass it the weight as a tensor when it is called."
+                )
 
 
 def _kept(

@@ -33,7 +33,6 @@ def without_numbers(model):
     return morph.describe(graph, {"numeric": 0, "lookup": 6}, {"numeric": [], "lookup": list(range(6))})
 
 
-@pytest.mark.xfail(strict=True, reason="a functional model refuses an input that nothing reads")
 def test_an_input_behind_which_no_channel_is_left_stays_an_input():
     model = randomize(numbers_and_words())
     structure = without_numbers(model)
@@ -42,7 +41,6 @@ def test_an_input_behind_which_no_channel_is_left_stays_an_input():
     assert morph.verify(model, structure) <= 1e-5
 
 
-@pytest.mark.xfail(strict=True, reason="a functional model refuses an input that nothing reads")
 def test_a_network_with_an_unused_input_is_saved_and_loaded(tmp_path):
     model = numbers_and_words()
     student = morph.rebuild(model, without_numbers(model))
@@ -63,7 +61,6 @@ class WithoutConfig(layers.Layer):
         return self.function(x)
 
 
-@pytest.mark.xfail(strict=True, reason="a network is rebuilt for the first time when the search is over")
 def test_a_layer_that_cannot_be_made_anew_is_said_when_the_search_is_made():
     inputs = keras.Input((6,))
     hidden = WithoutConfig(ops.tanh, name="strange")(layers.Dense(4, name="whole")(inputs))
@@ -72,7 +69,6 @@ def test_a_layer_that_cannot_be_made_anew_is_said_when_the_search_is_made():
         morph.StructureSearch(model, target=0.5)
 
 
-@pytest.mark.xfail(strict=True, reason="a frozen layer is made anew, frozen, on random weights")
 def test_a_frozen_base_keeps_its_weights_when_it_is_rebuilt_fresh():
     model = randomize(small_network())
     model.get_layer("hidden").trainable = False
@@ -83,12 +79,37 @@ def test_a_frozen_base_keeps_its_weights_when_it_is_rebuilt_fresh():
     np.testing.assert_array_equal(student.get_layer("hidden").kernel, kept)
 
 
+def test_a_frozen_layer_has_no_weights_for_channels_that_were_added():
+    model = small_network()
+    model.get_layer("hidden").trainable = False
+    graph = morph.ChannelGraph.from_model(model)
+    wider = morph.expand(random_structure(graph, 0.5), graph, multiplier=3.0)
+    with pytest.raises(MorphError, match=r"'hidden' \(Dense\) is frozen.*expanded.*Unfreeze"):
+        morph.rebuild(model, wider)
+
+
+def test_a_search_is_tried_at_widths_that_it_may_choose():
+    @keras.saving.register_keras_serializable("tests")
+    class InFours(layers.Layer):
+        def call(self, x):
+            if x.shape[-1] % 4:
+                raise ValueError("no multiple of four")
+            return x
+
+    morph.register_rule(InFours, morph.Rule(morph.flows.carry))
+    inputs = keras.Input((6,))
+    hidden = InFours(name="fours")(layers.Dense(16, name="hidden")(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(hidden))
+    morph.StructureSearch(model, target=0.5, multiple_of=4)
+    with pytest.raises(MorphError, match=r"'fours' \(InFours\) cannot be called.*no multiple of four"):
+        morph.StructureSearch(model, target=0.5)
+
+
 class OwnStep(keras.Model):
     def train_step(self, data):
         raise AssertionError("the user's own step")
 
 
-@pytest.mark.xfail(strict=True, reason="a seed's own train_step is ignored in silence")
 def test_a_seed_with_a_training_step_of_its_own_is_refused():
     plain = small_network()
     with pytest.raises(MorphError, match=r"train_step.*OwnStep|OwnStep.*train_step"):
@@ -103,7 +124,7 @@ def chain(count):
     return keras.Model(inputs, layers.Dense(2)(x))
 
 
-@pytest.mark.xfail(strict=True, reason="making a search takes time that grows with the square of the calls")
+@pytest.mark.xfail(strict=False, reason="making a search takes time that grows with the square of the calls")
 def test_making_a_search_takes_time_in_proportion_to_the_calls():
     def seconds(model):
         best = np.inf
@@ -118,7 +139,6 @@ def test_making_a_search_takes_time_in_proportion_to_the_calls():
     assert seconds(large) <= 8 * seconds(small)
 
 
-@pytest.mark.xfail(strict=True, reason="without BatchNormalization, numbers that are none go unnoticed")
 @pytest.mark.parametrize("gate", ["fisher", "logistic_sigmoid"])
 def test_data_that_are_no_numbers_end_the_search_with_a_word(gate):
     search = morph.StructureSearch(small_network(), target=0.5, gate=gate)
@@ -128,14 +148,12 @@ def test_data_that_are_no_numbers_end_the_search_with_a_word(gate):
         search.fit(data, np.zeros((32, 3), "float32"), epochs=3, verbose=0)
 
 
-@pytest.mark.xfail(strict=True, reason="Python's own TypeError comes through")
 @pytest.mark.parametrize("cost", [lambda: 1.0, lambda one, other: 1.0], ids=["no argument", "two arguments"])
 def test_a_cost_function_of_the_wrong_arguments_is_told_what_it_is_called_with(cost):
     with pytest.raises(MorphError, match=r"cost.*one argument.*list of CallWidths"):
         morph.ChannelGraph.from_model(small_network()).cost(cost)
 
 
-@pytest.mark.xfail(strict=True, reason="'str' has no attribute 'widths_in'")
 def test_rebuild_takes_the_path_of_a_structure_file(tmp_path):
     model = small_network()
     graph = morph.ChannelGraph.from_model(model)
@@ -144,7 +162,6 @@ def test_rebuild_takes_the_path_of_a_structure_file(tmp_path):
     assert student.get_layer("hidden").units == 4
 
 
-@pytest.mark.xfail(strict=True, reason="'Functional' has no attribute 'cost'")
 def test_expand_takes_the_seed_in_the_place_of_its_graph():
     model = small_network()
     graph = morph.ChannelGraph.from_model(model)
@@ -152,14 +169,12 @@ def test_expand_takes_the_seed_in_the_place_of_its_graph():
     assert morph.expand(structure, model, target=1.0).widths == morph.expand(structure, graph, target=1.0).widths
 
 
-@pytest.mark.xfail(strict=True, reason="Keras says that the search was never called")
 def test_exporting_a_search_says_to_export_what_is_rebuilt(tmp_path):
     search = morph.StructureSearch(small_network(), target=0.5)
     with pytest.raises(MorphError, match=r"morph\.rebuild"):
         search.export(tmp_path / "model")
 
 
-@pytest.mark.xfail(strict=True, reason="Keras' old format loses what the search knows")
 def test_saving_a_search_in_the_old_format_says_to_use_the_new_one(tmp_path):
     search = morph.StructureSearch(small_network(), target=0.5)
     with pytest.raises(MorphError, match=r"\.keras"):
