@@ -9,6 +9,7 @@ asks what kind a layer is. A layer without a row is probed (see `probe`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ import keras
 from keras import layers
 
 from ..errors import MorphError
-from . import flows, masking, resize
+from . import flows, masking, products, resize
 from .flows import Flow, Labelled
 from .probe import probe
 from .trace import Call, Ref
@@ -36,8 +37,10 @@ class Rule:
             that does not follow channels.
         gates: for each kernel that mixes channels, the axis whose closed gates it must not see; () for a layer that
             mixes in another way.
-        kernels: for each kernel, whether it is applied once per position of the layer's "input" or "output".
-        products: multiply-adds that are no kernel's: `CallWidths` -> float.
+        kernels: for each kernel, whether it is applied once per position of the layer's "input" or "output", or of the
+            argument of that name.
+        products: multiply-adds that are no kernel's: `CallWidths` -> float, see `products`. A layer with neither
+            multiplies nothing; one whose work is not known has `products.unknown`.
         joins: how it merges tensors of which some are dead: "merge" leaves them out, and the last one left passes
             unchanged; "first" passes the first when all others are dead; "append" lays what is left end to end; ""
             cannot do without any.
@@ -59,16 +62,6 @@ class Rule:
     masked: Callable[..., Any] | None = None
     scales: Callable[[Call], bool] | None = None
     resize: Callable[[resize.Resize], None] | None = None
-
-
-def _attention_products(call: Any) -> Any:
-    """Multiply-adds of queries with keys and of scores with values, for one example."""
-    queries, keys = call.positions("input"), call.positions("last input")
-    layer = call.layer
-    heads = call.axes.get("query_heads", call.axes.get("heads", getattr(layer, "num_query_heads", None)))
-    heads = layer._num_heads if heads is None else heads
-    sizes = (layer._key_dim + layer._value_dim) if hasattr(layer, "_key_dim") else 2 * layer.head_dim
-    return heads * queries * keys * sizes
 
 
 def _per_channel(*names: str) -> Axes:
@@ -176,11 +169,11 @@ _ATTENTION = Rule(
     gates={**_ATTENTION_GATES, "_output_dense.kernel": "heads"},
     kernels={
         "_query_dense.kernel": "input",
-        "_key_dense.kernel": "last input",
-        "_value_dense.kernel": "last input",
+        "_key_dense.kernel": "key",
+        "_value_dense.kernel": "value",
         "_output_dense.kernel": "output",
     },
-    products=_attention_products,
+    products=products.attention_products,
 )
 _GROUPED_ATTENTION = dataclasses.replace(
     _ATTENTION,
@@ -319,7 +312,13 @@ OPERATIONS: dict[str, Rule] = {
     "GetItem": Rule(flows.slice_evenly, scales=_always, resize=resize.slice_ends),
 }
 
-UNKNOWN = Rule(probe, resize=resize.take_as_it_comes)
+UNKNOWN = Rule(probe, products=products.by_running, resize=resize.take_as_it_comes)
+
+
+@functools.cache
+def _unknown(formula: products.Formula) -> Rule:
+    """The row of a layer whose channels are probed, and whose work is counted in this way."""
+    return UNKNOWN if formula is products.by_running else dataclasses.replace(UNKNOWN, products=formula)
 
 
 def register_rule(layer_class: type, rule: Rule) -> None:
@@ -360,10 +359,11 @@ def register_rule(layer_class: type, rule: Rule) -> None:
 def rule_for(layer: Any) -> Rule:
     """The row of a layer's exact class: a subclass may do anything in `call`, so it needs a row of its own."""
     if isinstance(layer, keras.Layer):
-        return RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer)) or UNKNOWN
-    if type(layer).__module__.split(".")[0] == "keras":
-        return OPERATIONS.get(type(layer).__name__, UNKNOWN)
-    return UNKNOWN
+        known = RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer))
+        return known or _unknown(products.formula_of(layer))
+    if type(layer).__module__.split(".")[0] == "keras" and type(layer).__name__ in OPERATIONS:
+        return OPERATIONS[type(layer).__name__]
+    return _unknown(products.formula_of(layer))
 
 
 def _rule_of_wrapper(layer: Any) -> Rule | None:
@@ -375,8 +375,11 @@ def _rule_of_wrapper(layer: Any) -> Rule | None:
         return None
     inner = rule_for(layer.layer)
     inner_resize = inner.resize
-    # Statistics over channels, sizes of whole tensors and nested wrappers are left to the probe.
-    if inner is UNKNOWN or inner.masked or inner.flow in (flows.move, flows.recur_both_ways):
+    # Statistics over channels, sizes of whole tensors and nested wrappers are left to the probe, and so are channels
+    # on another axis than the last, since the places of a kernel are then others, too.
+    if flows.channel_axis(layer.layer) == 1:
+        return None
+    if inner.flow is probe or inner.products or inner.masked or inner.flow in (flows.move, flows.recur_both_ways):
         return None
     if inner_resize not in (None, resize.one_group_a_channel):
         return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
+from ..cost.calls import Shape
 from .channels import Channels
 
 
@@ -43,6 +45,28 @@ class Sizes:
         counts, fixed = self._axis_counts
         row = self.rows[call][axis]
         return int(counts[row] @ widths + fixed[row])
+
+    def shape(self, tensor: int, widths: np.ndarray) -> Shape:
+        """How long a tensor is along each axis.
+
+        Args:
+            tensor: its number.
+            widths: as for `axes`.
+        """
+        shape, units = self._channels.trace.shapes[tensor], self._channels.tensors[tensor]
+        sizes: list[Any] = [np.nan if size is None else size for size in shape]
+        # The batch is left open on the first axis, or where a transposition took it.
+        if None in shape:
+            sizes[shape.index(None)] = 1
+        inside = units[units >= 0]
+        seed = tuple(sizes)
+        axes = [axis for axis in range(units.ndim) if units.shape[axis] == units.size == shape[axis]]
+        if not inside.size or not axes:
+            return Shape(seed, seed)
+        groups = self._channels.group_of[inside]
+        counts = np.bincount(groups, minlength=len(self._channels.groups)) / np.maximum(self._channels.seed_widths, 1)
+        sizes[axes[-1]] = widths @ counts + (units.size - inside.size)
+        return Shape(tuple(sizes), seed, bool(self._channels.prunable[groups].any()))
 
     @functools.cached_property
     def rows(self) -> list[dict[str, int]]:
