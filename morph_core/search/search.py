@@ -70,6 +70,9 @@ class StructureSearch(keras.Model):
             or group, several. By default a sixteenth of the seed's width, rounded up; or half of that, or less, where
             the smallest such network would not be within half the budget; and 1 with a strength alone.
 
+        allow_uncounted: search for a cost that counts work (FLOPs, latency) even where layers with more than 1 % of the
+            parameters are not in it, see `ChannelGraph.uncounted`.
+
     Raises:
         MorphError: the model is subclassed; an argument is unknown or out of range; no structure is within the budget.
 
@@ -96,6 +99,7 @@ class StructureSearch(keras.Model):
         gate: str = "auto",
         multiple_of: Counts = 1,
         min_channels: Counts | None = None,
+        allow_uncounted: bool = False,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
         with distribution_scope(model):
@@ -104,6 +108,8 @@ class StructureSearch(keras.Model):
         self._arguments = arguments
         self.graph = ChannelGraph.from_model(model)
         plan = plan_of(self.graph, cost, target, budget, strength, gate, multiple_of, min_channels)
+        for limit in plan.budget.limits:
+            self.graph.check_counted(limit.cost, allow_uncounted)
         self._plan, self._gate = plan, plan.gate
         self.seed = model
         self._placement = Placement(self.graph, at_scales=True)
@@ -214,6 +220,7 @@ class StructureSearch(keras.Model):
         """What to say before training: which gate was chosen, and what stays whole."""
         settings = self._plan.settings
         chosen = [f"gate: {settings['gate']} ({settings['gate_reason']})"] if "gate_reason" in settings else []
+        chosen += [f"not counted: {name}: {layer.reason}" for name, layer in self.graph.uncounted.items()]
         return chosen + [f"kept whole: {name}: {reason}" for name, reason in self.fixed().items()]
 
     @property
