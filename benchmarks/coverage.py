@@ -28,7 +28,8 @@ import morph_core as morph
 from morph_core.arrays import as_numpy, weight_of
 from morph_core.network.flows import is_elementwise
 from morph_core.network.opening import Opened, open_network
-from morph_core.network.rules import UNKNOWN, rule_for
+from morph_core.network.probe import probe
+from morph_core.network.rules import rule_for
 from morph_core.network.trace import Ref
 
 LENGTH, IMAGE, AUDIO = 12, 32, 8000
@@ -237,7 +238,7 @@ def batch_for(model: keras.Model, count: int = 2, seed: int = 0) -> Any:
 def is_leaf(layer: Any) -> bool:
     if isinstance(layer, keras.layers.Activation):
         return is_elementwise(layer.activation)
-    return rule_for(layer) is not UNKNOWN or type(layer).__module__.startswith("keras.")
+    return rule_for(layer).flow is not probe or type(layer).__module__.startswith("keras.")
 
 
 def flat_model(model: keras.Model, opened: Opened) -> keras.Model:

@@ -62,7 +62,15 @@ class Executor(base_executor.BaseExecutor):
             graph = morph.ChannelGraph.from_model(seed)
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
             structure, narrowed = _search(
-                goal, inputs, graph, seed, input_dict.get("seed_structure"), log_dir, checkpoint, keep_weights
+                goal,
+                inputs,
+                graph,
+                seed,
+                input_dict.get("seed_structure"),
+                log_dir,
+                checkpoint,
+                keep_weights,
+                training_spec.has_flag(exec_properties, "allow_uncounted"),
             )
             cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""
             exporter.write(structure, f"Learned structure{cycle}", trained=narrowed)
@@ -79,6 +87,7 @@ def _search(
     log_dir: str,
     checkpoint: Storage | None,
     keep_weights: bool,
+    allow_uncounted: bool,
 ) -> tuple[morph.Structure, keras.Model | None]:
     """What the search finds: the structure, relative to the user's own network whatever it starts from; and, to keep
     its weights, the network that was searched without the channels that are gone.
@@ -88,7 +97,9 @@ def _search(
     start_costs = {cost: graph.cost(cost, first) for cost in goal.amounts}
     model = seed if first is None else morph.rebuild(seed, first, weights="fresh")
     removed = first.removed["layers"] if first is not None else []
-    search = morph.StructureSearch(model, **goal.search_arguments(seed_costs, start_costs, removed))
+    search = morph.StructureSearch(
+        model, **goal.search_arguments(seed_costs, start_costs, removed), allow_uncounted=allow_uncounted
+    )
     search.compile(**morph.compile_arguments(seed))
     inputs.check_fit(model)
     progress = ProgressCallback(

@@ -26,6 +26,7 @@ CUSTOM_CONFIG = {
     "checkpoint_dir": "a directory or URI that survives a killed execution; each execution has a subdirectory there",
     "keep_weights": "true, of a MorphTrainer, to write the search's weights beside the structure",
     "warm_start": "true, of a Retrainer, to start from such weights",
+    "allow_uncounted": "true, of a MorphTrainer, to search although a cost leaves out layers whose work is not known",
 }
 
 
@@ -55,7 +56,7 @@ def check_custom_config(config: Any) -> None:
     distribution.check(config)
     if not isinstance(config.get("checkpoint_dir") or "", str):
         raise MorphError(f"custom_config['checkpoint_dir'] is {config['checkpoint_dir']!r}; expected a path or a URI.")
-    for name in ("keep_weights", "warm_start"):
+    for name in ("keep_weights", "warm_start", "allow_uncounted"):
         if not isinstance(config.get(name, False), bool):
             raise MorphError(f"custom_config[{name!r}] is {config[name]!r}; expected true or false.")
     if not isinstance(config.get("hparams") or {}, Mapping):

@@ -14,6 +14,30 @@ from ..arrays import weight_of
 from ..errors import MorphError
 
 
+class Uncounted(MorphError):
+    """The multiply-adds of a call are not known; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """How long a tensor is along each axis; an open batch counts as one example.
+
+    Attributes:
+        sizes: ints, or floats or float arrays (networks,) on the axis of the channels; NaN where unknown.
+        seed: the same in the seed.
+        varies: whether channels on it can be pruned.
+    """
+
+    sizes: tuple[Any, ...]
+    seed: tuple[Any, ...]
+    varies: bool = False
+
+    @classmethod
+    def of_seed(cls, *sizes: Any) -> Shape:
+        known = tuple(np.nan if size is None else size for size in sizes)
+        return cls(known, known)
+
+
 class Work(Protocol):
     """What a cost asks of a layer's row in the table of rules; `network.rules.Rule` explains each."""
 
@@ -46,6 +70,13 @@ class CallWidths:
         frees: of those, the ones that no later call reads and the model does not return.
         tensor_sizes: -> elements of every tensor, by its number; see `elements`.
         counted: elements of its weights that an earlier call's layer holds, too, so that they are counted already.
+        arguments: -> what the layer is called with, by the names of its parameters; tensors are `Shape`s.
+        made: -> the `Shape` of its first output.
+        inside: (layer, arguments, opened) -> multiply-adds of another layer that is called with such arguments, at its
+            own full widths; opened, by what its code runs.
+        batch: how many examples the tensors hold; 1 where that is left open.
+        rows: places along the first axis of its first input, and of its output, that belong to one example: 1 but for
+            such as windows of an image that are laid along the batch.
     """
 
     name: str
@@ -60,6 +91,11 @@ class CallWidths:
     makes: tuple[int, ...]
     frees: tuple[int, ...]
     tensor_sizes: Callable[[], np.ndarray]
+    arguments: Callable[[], dict[str, Any]]
+    made: Callable[[], Shape]
+    inside: Callable[[Any, dict[str, Any], bool], float]
+    batch: int = 1
+    rows: tuple[float, float] = (1, 1)
     counted: int = 0
 
     def elements(self, tensors: Iterable[int]) -> Any:
@@ -86,16 +122,29 @@ class CallWidths:
             size = size * (length if axis is None or axis not in self.axes else self.axes[axis])
         return size
 
-    def positions(self, side: str) -> int:
-        """How often a kernel is applied for one example: the places of its "input", "last input" or "output"."""
-        shape = {"input": self.input_shapes[:1], "last input": self.input_shapes[-1:]}.get(side, (self.output_shape,))[
-            0
-        ]
+    def positions(self, side: str) -> float:
+        """How often a kernel is applied for one example: the places of its "input" or "output", or of an argument.
+
+        An argument is named as in the layer's `call`; "key" is "value" where the call has none.
+        """
+        if side in ("input", "output"):
+            shape = self.input_shapes[0] if side == "input" else self.output_shape
+        else:
+            given = self.arguments()
+            found = given.get(side) or given.get("value" if side == "key" else side)
+            if not isinstance(found, Shape):
+                raise Uncounted(f"its argument '{side}' is no tensor")
+            # Channels lie on the last axis there; what is left are places, which have the same sizes at any width.
+            shape = found.sizes
         first = getattr(self.layer, "data_format", None) == "channels_first"
         places = shape[2:] if first else shape[1:-1]
-        if None in places:
+        if any(size is None or np.isnan(size).any() for size in places):
             raise MorphError(
                 f"Layer '{self.name}' ({self.kind}) has an {side} of unknown size {shape}, so its FLOPs are unknown. "
                 "Give keras.Input a shape without None, or use cost='params'."
             )
-        return math.prod(size or 1 for size in places)
+        if side in ("input", "output"):
+            rows = self.rows[side == "output"]
+        else:
+            rows = shape[0] / self.batch
+        return max(rows, 1) * math.prod(size or 1 for size in places)

@@ -17,15 +17,18 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..arrays import weight_of
 from ..errors import MorphError
-from .calls import CallWidths
+from .calls import CallWidths, Uncounted
 from .devices import DEVICES, Device, find_device
+
+MOST_UNCOUNTED = 0.01
+"""Of the parameters, as a fraction: where layers with more of them are not counted, a cost of work is no measure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Cost:
         of_call: `CallWidths` -> float (or array, when its axes are arrays).
         of_network: the calls of a network, in topological order -> float.
         takes_arrays: whether `of_network`, too, gives an array when axes and sizes are arrays.
+        counts_work: whether multiply-adds are in it, so that it is incomplete where some layer's are not known.
     """
 
     name: str
@@ -45,6 +49,23 @@ class Cost:
     of_call: Callable[[CallWidths], Any] | None = None
     of_network: Callable[[Sequence[CallWidths]], Any] | None = None
     takes_arrays: bool = False
+    counts_work: bool = False
+
+    def check_complete(self, uncounted: Mapping[str, float], allowed: bool) -> None:
+        """Raise a MorphError where this cost counts work, and too much of a network is not counted.
+
+        Args:
+            uncounted: layers whose work is not known, with the share of the parameters that each holds.
+            allowed: whether the user wants it all the same.
+        """
+        share = sum(uncounted.values())
+        if self.counts_work and not allowed and share > MOST_UNCOUNTED:
+            named = ", ".join(f"'{name}' ({part:.1%})" for name, part in uncounted.items())
+            raise MorphError(
+                f"Cost '{self.name}' leaves out layers with {share:.1%} of the parameters, because what they multiply "
+                f"is not known: {named}. Give each a row with kernels or products by morph_core.register_rule, use "
+                "cost='params', which counts everything, or pass allow_uncounted=True to search without their work."
+            )
 
     def total(self, calls: Sequence[CallWidths]) -> Any:
         if self.of_call is not None:
@@ -54,12 +75,25 @@ class Cost:
 
 
 def flops(call: CallWidths) -> Any:
-    """2 x the multiply-adds of convolutions, dense layers and attention for one example, elementwise work left out.
+    """2 x the multiply-adds of matrix products and convolutions for one example, elementwise work left out.
 
-    Padding counts as work, as in morph-net: positions of the output x elements of the kernel.
+    Padding counts as work, as in morph-net: positions of the output x elements of the kernel. Work that is not known
+    is 0 here; `ChannelGraph.uncounted` names the layers that it is about.
+    """
+    try:
+        return 2.0 * multiply_adds(call)
+    except Uncounted:
+        return 0.0
+
+
+def multiply_adds(call: CallWidths) -> Any:
+    """Multiply-adds of one call for one example.
+
+    Raises:
+        Uncounted: they are not known.
     """
     kernels = sum(call.positions(side) * call.weight_size(name) for name, side in call.rule.kernels.items())
-    return 2.0 * (kernels + (call.rule.products(call) if call.rule.products else 0.0))
+    return kernels + (call.rule.products(call) if call.rule.products else 0.0)
 
 
 def params(call: CallWidths) -> Any:
@@ -132,18 +166,17 @@ def latency(device: str | Device) -> Cost:
         if not call.makes:
             return 0.0
         made = call.elements(call.makes)
-        weights = _weights(call)
-        if not call.rule.kernels:
-            weights = np.minimum(weights, made)
+        weights, work = _weights(call), flops(call)
+        weights = np.where(np.asarray(work) == 0, np.minimum(weights, made), weights)
         moved = known.bytes_per_element * (call.elements(dict.fromkeys(call.reads)) + made + weights)
-        longer = np.maximum(flops(call) / known.gflops, moved / known.gigabytes_per_second)
+        longer = np.maximum(work / known.gflops, moved / known.gigabytes_per_second)
         return longer / 1e6 + known.overhead_us / 1e3
 
-    return Cost(f"latency:{known.name}", f"ms per example on {known.name}", of_call=milliseconds)
+    return Cost(f"latency:{known.name}", f"ms per example on {known.name}", of_call=milliseconds, counts_work=True)
 
 
 COSTS: dict[str, Cost] = {
-    "flops": Cost("flops", "FLOPs per example, a multiply-add being 2", of_call=flops),
+    "flops": Cost("flops", "FLOPs per example, a multiply-add being 2", of_call=flops, counts_work=True),
     "params": Cost("params", "parameters", of_call=params),
     "activation_memory": Cost(
         "activation_memory", "bytes per example at the peak, float32", of_network=activation_memory, takes_arrays=True

@@ -16,7 +16,8 @@ from .channels import Channels
 from .flows import is_elementwise
 from .grouping import channels_of
 from .opening import open_network
-from .rules import UNKNOWN, rule_for
+from .probe import probe
+from .rules import rule_for
 from .trace import trace
 
 
@@ -65,7 +66,7 @@ def _is_leaf(layer: Any) -> bool:
 
 def _is_known(layer: Any) -> bool:
     """Whether a layer is Keras' own or has a rule: those stay as they are."""
-    return rule_for(layer) is not UNKNOWN or type(layer).__module__.split(".")[0] == "keras"
+    return rule_for(layer).flow is not probe or type(layer).__module__.split(".")[0] == "keras"
 
 
 def _refused(channels: Channels) -> list[Any]:

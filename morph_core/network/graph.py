@@ -16,13 +16,16 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from ..cost.calls import CallWidths
-from ..cost.costs import Cost, cost_of
+from ..cost.calls import CallWidths, Uncounted
+from ..cost.costs import Cost, cost_of, multiply_adds, params
+from ..errors import MorphError
 from .channels import Channels
 from .composites import channels_of_model
+from .inside import Inside, bound
 from .schedule import Step, scheduled
 from .sizes import Sizes
 from .topology import Topology, survivors
+from .trace import Call, Ref
 
 # A search looks at a few structures again and again; each schedule is some ten bytes a call.
 _MOST_SCHEDULES = 64
@@ -34,6 +37,21 @@ class Widths(Protocol):
     def widths_in(self, graph: Any) -> np.ndarray:
         """Channels of every group: int array (groups,)."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class UncountedLayer:
+    """A layer or operation whose multiply-adds are not known.
+
+    Attributes:
+        kind: its class.
+        share: of the network's parameters that it holds, in [0, 1].
+        reason: why they are not known.
+    """
+
+    kind: str
+    share: float
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,9 +191,22 @@ class ChannelGraph(Channels):
                     makes=step.makes,
                     frees=step.frees,
                     tensor_sizes=tensor_sizes,
+                    arguments=functools.partial(self._arguments, call, widths),
+                    made=functools.partial(self._sizes.shape, call.outputs[0], widths),
+                    inside=self._inside.count,
+                    batch=self._sizes.batch,
+                    rows=(self._first_rows(call.inputs), self._first_rows(call.outputs)),
                 )
             )
         return calls
+
+    def _arguments(self, call: Call, widths: np.ndarray) -> dict[str, Any]:
+        """What a call is given, by name, at these widths; tensors are `Shape`s."""
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: self._sizes.shape(leaf.index, widths) if isinstance(leaf, Ref) else leaf,
+            (call.args, call.kwargs),
+        )
+        return bound(call.layer, args, kwargs)
 
     def _schedule(self, left: Topology | None) -> list[Step]:
         """The calls left, in order, and the tensors each of them needs; remembered, since costs are taken in loops."""
@@ -198,6 +229,34 @@ class ChannelGraph(Channels):
     def _sizes(self) -> Sizes:
         return Sizes(self)
 
+    @functools.cached_property
+    def _inside(self) -> Inside:
+        return Inside()
+
+    def _first_rows(self, tensors: tuple[int, ...]) -> float:
+        return self._sizes.rows_of(tensors[0]) if tensors else 1
+
+    def check_counted(self, cost: Cost, allowed: bool = False) -> None:
+        """Raise a MorphError where a cost counts work, but layers with over 1 % of the parameters are `uncounted`."""
+        if cost.counts_work:
+            cost.check_complete({name: layer.share for name, layer in self.uncounted.items()}, allowed)
+
+    @functools.cached_property
+    def uncounted(self) -> dict[str, UncountedLayer]:
+        """The layers whose multiply-adds are not known, by name: costs that count work leave them out."""
+        total = sum(params(call) for call in self.call_widths(self.seed_widths.astype(float)))
+        found: dict[str, UncountedLayer] = {}
+        for call in self.call_widths(self.seed_widths.astype(float)):
+            try:
+                multiply_adds(call)
+            except Uncounted as reason:
+                held = call.layer.count_params() if hasattr(call.layer, "count_params") else 0
+                found.setdefault(call.name, UncountedLayer(call.kind, held / total if total else 0.0, str(reason)))
+            except MorphError:
+                # A size is unknown: then the cost itself is refused, which says more.
+                continue
+        return found
+
     def __str__(self) -> str:
         prunable = [group for group in self.groups if group.prunable]
         fixed = [group for group in self.groups if not group.prunable]
@@ -213,6 +272,11 @@ class ChannelGraph(Channels):
         for group in fixed:
             lines.append(f"  {group.name}: {group.size} channels, fixed: {group.reason}")
         lines.extend(f"  {note}" for note in self.notes)
+        for name, layer in self.uncounted.items():
+            lines.append(
+                f"  {name} ({layer.kind}): not in FLOPs and latency, with {layer.share:.1%} of the parameters: "
+                f"{layer.reason}"
+            )
         return "\n".join(lines)
 
     __repr__ = __str__

@@ -48,13 +48,10 @@ class Opened:
 
     Attributes:
         trace: its calls, flat.
-        rows: for each tensor, how many places of its first axis belong to one example: 1 for an ordinary one, 9 for one
-            of windows that are laid along the batch, 0 for one that is the same for all examples.
         closed: by the path of the layer, why it stays closed.
     """
 
     trace: Trace
-    rows: tuple[int, ...]
     closed: dict[str, str]
 
 
@@ -586,8 +583,10 @@ class _Merger:
         outputs = tuple(self.numbers[0][id(tensor)] for tensor in first.outputs)
         closed = {first.paths[key]: reason for key, (_, reason) in first.closed.items()}
         inputs = tuple(range(len(first.inputs)))
-        trace = Trace(tuple(self.calls), tuple(self.shapes), inputs, outputs, tuple(self.dtypes))
-        return Opened(trace, tuple(self.rows), closed)
+        trace = Trace(
+            tuple(self.calls), tuple(self.shapes), inputs, outputs, tuple(self.dtypes), tuple(self.rows)
+        )
+        return Opened(trace, closed)
 
     def _merge_step(self, steps: list[_Step], expected: int) -> None:
         operations = [step.operation for step in steps]
@@ -775,12 +774,8 @@ class _Merger:
         return number
 
     def _rows(self, firsts: list[int | None]) -> int:
-        if firsts[0] is None:
-            return 1
-        if len(set(firsts)) == 1:
-            return 0
-        batch = self.sizes[0].batch
-        return firsts[0] // batch if batch else 1
+        batch, first = self.sizes[0].batch, firsts[0]
+        return first // batch if batch and first and len(set(firsts)) > 1 else 1
 
 
 class _Names:

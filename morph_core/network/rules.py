@@ -9,7 +9,7 @@ asks what kind a layer is. A layer without a row is probed (see `probe`).
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +17,7 @@ import keras
 from keras import layers
 
 from ..errors import MorphError
-from . import flows, masking, resize
+from . import flows, masking, products, resize
 from .flows import Flow, Labelled
 from .probe import probe
 from .standins import KeepInputs, Sized, Weight
@@ -38,8 +38,10 @@ class Rule:
             that does not follow channels.
         gates: for each kernel that mixes channels, the axis whose closed gates it must not see; () for a layer that
             mixes in another way.
-        kernels: for each kernel, whether it is applied once per position of the layer's "input" or "output".
-        products: multiply-adds that are no kernel's: `CallWidths` -> float.
+        kernels: for each kernel, whether it is applied once per position of the layer's "input" or "output", or of the
+            argument of that name.
+        products: multiply-adds that are no kernel's: `CallWidths` -> float, see `products`. A layer with neither
+            multiplies nothing; one whose work is not known has `products.unknown`.
         joins: how it merges tensors of which some are dead: "merge" leaves them out, and the last one left passes
             unchanged; "first" passes the first when all others are dead; "append" lays what is left end to end; ""
             cannot do without any.
@@ -61,16 +63,6 @@ class Rule:
     masked: Callable[..., Any] | None = None
     scales: Callable[[Call], bool] | None = None
     resize: Callable[[resize.Resize], None] | None = None
-
-
-def _attention_products(call: Any) -> Any:
-    """Multiply-adds of queries with keys and of scores with values, for one example."""
-    queries, keys = call.positions("input"), call.positions("last input")
-    layer = call.layer
-    heads = call.axes.get("query_heads", call.axes.get("heads", getattr(layer, "num_query_heads", None)))
-    heads = layer._num_heads if heads is None else heads
-    sizes = (layer._key_dim + layer._value_dim) if hasattr(layer, "_key_dim") else 2 * layer.head_dim
-    return heads * queries * keys * sizes
 
 
 def _per_channel(*names: str) -> Axes:
@@ -179,11 +171,11 @@ _ATTENTION = Rule(
     gates={**_ATTENTION_GATES, "_output_dense.kernel": "heads"},
     kernels={
         "_query_dense.kernel": "input",
-        "_key_dense.kernel": "last input",
-        "_value_dense.kernel": "last input",
+        "_key_dense.kernel": "key",
+        "_value_dense.kernel": "value",
         "_output_dense.kernel": "output",
     },
-    products=_attention_products,
+    products=products.attention_products,
 )
 _GROUPED_ATTENTION = dataclasses.replace(
     _ATTENTION,
@@ -298,7 +290,7 @@ RULES: dict[type, Rule] = {
     **_rows(_ALL_NEEDED_SCALED, "Subtract", "Average", "Maximum", "Minimum"),
     **_rows(_COMPETE, "Softmax"),
     Weight: Rule(flows.hold, widths={"shape.0": "out"}, weights={"weight": ("out",)}),
-    Sized: Rule(flows.stay),
+    Sized: Rule(flows.stay, products=lambda call: products.formula_of(call.layer.operation)(call)),
     KeepInputs: Rule(flows.carry, passes=True, joins="first", scales=_always),
 }
 
@@ -313,9 +305,9 @@ OPERATIONS: dict[str, Rule] = {
         _ALL_NEEDED,
     ),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _COMPETE),
-    "DotProductAttention": Rule(flows.attend_by_operation),
-    "Einsum": Rule(flows.contract),
-    "Matmul": Rule(flows.multiply_matrices),
+    "DotProductAttention": Rule(flows.attend_by_operation, products=products.OF_OPERATIONS["DotProductAttention"]),
+    "Einsum": Rule(flows.contract, products=products.OF_OPERATIONS["Einsum"]),
+    "Matmul": Rule(flows.multiply_matrices, products=products.OF_OPERATIONS["Matmul"]),
     "Repeat": Rule(flows.repeat),
     "Take": Rule(flows.look_up),
     **dict.fromkeys(
@@ -336,7 +328,13 @@ OPERATIONS: dict[str, Rule] = {
     "GetItem": Rule(flows.slice_evenly, scales=_always, resize=resize.slice_ends),
 }
 
-UNKNOWN = Rule(probe, resize=resize.take_as_it_comes)
+UNKNOWN = Rule(probe, products=products.by_running, resize=resize.take_as_it_comes)
+
+
+@functools.cache
+def _unknown(formula: products.Formula) -> Rule:
+    """The row of a layer whose channels are probed, and whose work is counted in this way."""
+    return UNKNOWN if formula is products.by_running else dataclasses.replace(UNKNOWN, products=formula)
 
 
 def register_rule(layer_class: type, rule: Rule) -> None:
@@ -377,19 +375,20 @@ def register_rule(layer_class: type, rule: Rule) -> None:
 def rule_for(layer: Any) -> Rule:
     """The row of a layer's exact class: a subclass may do anything in `call`, so it needs a row of its own."""
     if isinstance(layer, keras.Layer):
-        if type(layer) is layers.EinsumDense:
-            return RULES.get(layers.EinsumDense) or _rule_of_equation(layer)
-        return RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer)) or UNKNOWN
-    if type(layer).__module__.split(".")[0] == "keras":
-        return OPERATIONS.get(type(layer).__name__, UNKNOWN)
-    return UNKNOWN
+        if type(layer) is layers.EinsumDense and layers.EinsumDense not in RULES:
+            return _rule_of_equation(layer)
+        known = RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer))
+        return known or _unknown(products.formula_of(layer))
+    if type(layer).__module__.split(".")[0] == "keras" and type(layer).__name__ in OPERATIONS:
+        return OPERATIONS[type(layer).__name__]
+    return _unknown(products.formula_of(layer))
 
 
 def _rule_of_equation(layer: Any) -> Rule:
     """The row of an EinsumDense, whose equation says what each axis of its kernel is."""
     roles = flows.einsum_roles(layer)
     if roles is None or layer.lora_enabled or layer.quantization_mode is not None:
-        return UNKNOWN
+        return _unknown(products.of_equation)
     _, kernel, made = flows.einsum_terms(layer)
     names: dict[str, str | None] = {roles.read: "read", roles.made: "out"}
     rule = Rule(
@@ -397,7 +396,7 @@ def _rule_of_equation(layer: Any) -> Rule:
         widths={f"output_shape.{made.index(roles.made) - 1}": "out"},
         weights={"kernel": tuple(names.get(letter) for letter in kernel)},
         gates={"kernel": "read"},
-        products=_einsum_products,
+        products=products.of_equation,
     )
     if layer.bias_axes:
         first = min(made.index(letter) for letter in layer.bias_axes)
@@ -406,18 +405,6 @@ def _rule_of_equation(layer: Any) -> Rule:
             follows = (None,) * len(follows)
         rule = dataclasses.replace(rule, weights={**rule.weights, "bias": follows})
     return rule
-
-
-def _einsum_products(call: Any) -> Any:
-    """Multiply-adds of an EinsumDense for one example: its kernel once for each place of the output outside of it."""
-    _, kernel, made = flows.einsum_terms(call.layer)
-    places = [size for letter, size in zip(made[1:], call.output_shape[1:], strict=True) if letter not in kernel]
-    if None in places:
-        raise MorphError(
-            f"Layer '{call.name}' ({call.kind}) has an output of unknown size {call.output_shape}, so its FLOPs are "
-            "unknown. Give keras.Input a shape without None, or use cost='params'."
-        )
-    return call.weight_size("kernel") * math.prod(places)
 
 
 def _rule_of_wrapper(layer: Any) -> Rule | None:
@@ -429,8 +416,11 @@ def _rule_of_wrapper(layer: Any) -> Rule | None:
         return None
     inner = rule_for(layer.layer)
     inner_resize = inner.resize
-    # Statistics over channels, sizes of whole tensors and nested wrappers are left to the probe.
-    if inner is UNKNOWN or inner.masked or inner.flow in (flows.move, flows.recur_both_ways):
+    # Statistics over channels, sizes of whole tensors and nested wrappers are left to the probe, and so are channels
+    # on another axis than the last, since the places of a kernel are then others, too.
+    if flows.channel_axis(layer.layer) == 1:
+        return None
+    if inner.flow is probe or inner.products or inner.masked or inner.flow in (flows.move, flows.recur_both_ways):
         return None
     if inner_resize not in (None, resize.one_group_a_channel):
         return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
+from ..cost.calls import Shape
 from .channels import Channels
 
 
@@ -44,6 +46,51 @@ class Sizes:
         row = self.rows[call][axis]
         return int(counts[row] @ widths + fixed[row])
 
+    def shape(self, tensor: int, widths: np.ndarray) -> Shape:
+        """How long a tensor is along each axis.
+
+        Args:
+            tensor: its number.
+            widths: as for `axes`.
+        """
+        shape, units = self._channels.trace.shapes[tensor], self._channels.tensors[tensor]
+        sizes: list[Any] = [np.nan if size is None else size for size in shape]
+        # The batch is left open on the first axis, or where a transposition took it.
+        if None in shape:
+            sizes[shape.index(None)] = self.rows_of(tensor) if shape[0] is None else 1
+        inside = units[units >= 0]
+        seed = tuple(sizes)
+        axes = [axis for axis in range(units.ndim) if units.shape[axis] == units.size == shape[axis]]
+        if not inside.size or not axes:
+            return Shape(seed, seed)
+        groups = self._channels.group_of[inside]
+        counts = np.bincount(groups, minlength=len(self._channels.groups)) / np.maximum(self._channels.seed_widths, 1)
+        sizes[axes[-1]] = widths @ counts + (units.size - inside.size)
+        return Shape(tuple(sizes), seed, bool(self._channels.prunable[groups].any()))
+
+    @functools.cached_property
+    def batch(self) -> int:
+        """How many examples the tensors hold, where the model's input says so; else 1."""
+        shapes = [self._channels.trace.shapes[number] for number in self._channels.trace.inputs]
+        return next((shape[0] for shape in shapes if shape and shape[0]), 1)
+
+    def rows_of(self, tensor: int) -> float:
+        """How many places along the first axis belong to one example, such as windows of an image; 1 if it is channels'.
+
+        Args:
+            tensor: its number.
+        """
+        return self._rows_of[tensor]
+
+    @functools.cached_property
+    def _rows_of(self) -> list[float]:
+        trace = self._channels.trace
+        rows = trace.rows or (1,) * len(trace.shapes)
+        return [
+            1 if not shape or units.shape[0] > 1 else open_rows if shape[0] is None else max(shape[0] / self.batch, 1)
+            for shape, units, open_rows in zip(trace.shapes, self._channels.tensors, rows, strict=True)
+        ]
+
     @functools.cached_property
     def rows(self) -> list[dict[str, int]]:
         """For each call, by axis name, its row in what `axes` returns."""
@@ -77,7 +124,7 @@ class Sizes:
             if None in places:
                 fixed[number] = np.nan
                 continue
-            each = math.prod(size for size in places if size is not None)
+            each = self.rows_of(number) * math.prod(size for size in places if size is not None)
             inside = units[units >= 0]
             fixed[number] = each * (units.size - inside.size)
             if inside.size:

@@ -72,6 +72,7 @@ def html(structure: Structure, title: str = "Learned structure") -> str:
         single_layers=[name for name in structure.removed.get("layers", ()) if name not in in_branches],
         removed_branches=[list(branch) for branch in structure.removed.get("branches", ())],
         frozen=_frozen(structure),
+        uncounted=_uncounted(structure),
         settings=[
             (name, _plain(value)) for name, value in structure.settings.items() if not _is_told_above(name, value)
         ],
@@ -233,7 +234,18 @@ def _rows(layers: Sequence[Mapping[str, Any]], cost_names: Sequence[str]) -> lis
 
 
 def _is_told_above(name: str, value: Any) -> bool:
-    return name in ("frozen", "budget") and isinstance(value, Mapping)
+    return name in ("frozen", "budget", "uncounted") and isinstance(value, Mapping)
+
+
+def _uncounted(structure: Structure) -> list[dict[str, str]]:
+    """Layers whose work is in no cost, with the share of the parameters that they hold."""
+    recorded = structure.settings.get("uncounted")
+    if not isinstance(recorded, Mapping):
+        return []
+    return [
+        {"name": str(name), "kind": _plain(entry["kind"]), "share": percent(entry["share"]), "reason": entry["reason"]}
+        for name, entry in recorded.items()
+    ]
 
 
 def _frozen(structure: Structure) -> list[dict[str, str]]:

@@ -81,6 +81,9 @@ class StructureSearch(keras.Model):
         search_fraction: the part of the epochs of `fit` that the search takes, to the nearest whole epoch. Below 1, the
             network is then cut to its structure and trained to the end within the same `fit`; see `result`.
 
+        allow_uncounted: search for a cost that counts work (FLOPs, latency) even where layers with more than 1 % of the
+            parameters are not in it, see `ChannelGraph.uncounted`.
+
     Raises:
         MorphError: the model is subclassed, has a training step of its own, or has a layer that cannot be made anew at
             other widths; an argument is unknown or out of range; no structure is within the budget.
@@ -109,6 +112,7 @@ class StructureSearch(keras.Model):
         multiple_of: Counts = 1,
         min_channels: Counts | None = None,
         search_fraction: float = 1.0,
+        allow_uncounted: bool = False,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
         with distribution_scope(model):
@@ -117,6 +121,8 @@ class StructureSearch(keras.Model):
         self._arguments = arguments
         self.graph = ChannelGraph.from_model(model)
         plan = plan_of(self.graph, cost, target, budget, strength, gate, multiple_of, min_channels, search_fraction)
+        for limit in plan.budget.limits:
+            self.graph.check_counted(limit.cost, allow_uncounted)
         check_plain_steps(model)
         check_rebuildable(model, plan)
         self._plan, self._gate = plan, plan.gate
@@ -269,6 +275,7 @@ class StructureSearch(keras.Model):
         """What to say before training: which gate was chosen, and what stays whole."""
         settings = self._plan.settings
         chosen = [f"gate: {settings['gate']} ({settings['gate_reason']})"] if "gate_reason" in settings else []
+        chosen += [f"not counted: {name}: {layer.reason}" for name, layer in self.graph.uncounted.items()]
         return chosen + [f"kept whole: {name}: {reason}" for name, reason in self.fixed().items()]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,9 @@ def describe(
     layers, totals = _costed(graph, final, topology, named)
     names = [call.name for call in graph.trace.calls]
     left = {name for name, live in zip(names, topology.calls, strict=True) if live}
+    if graph.uncounted:
+        uncounted = {name: dataclasses.asdict(layer) for name, layer in graph.uncounted.items()}
+        fields = {**fields, "settings": {**fields.get("settings", {}), "uncounted": uncounted}}
     return Structure(
         fingerprint=graph.fingerprint,
         groups=groups,

@@ -39,6 +39,7 @@ class Structure:
             several costs "target" or "budget" alone, holding an amount for each cost.
         settings: of the search and of `expand`. "budget" tells which limit the search's structure was nearest to
             ("binding"), how much of it was "left", and where that is more than one per cent why ("granularity").
+            "uncounted" names layers whose work is not known: "kind", "share" of the parameters, "reason".
         trajectory: of the search: "step", "cost" and "target" (fractions of the seed's cost), "alive", "loss". With
             several costs, "cost" and "target" are those furthest over their schedule, and "cost_NAME" and
             "target_NAME" those of each.

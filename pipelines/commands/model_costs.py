@@ -30,11 +30,13 @@ class ModelCosts:
         costs: by name: "unit", "seed" and, with a structure, "structure" (None without).
         layers: in topological order, those that cost something: "name", "kind" and "costs", of the structure where one
             is given. A cost that is no sum over layers is not in there.
+        uncounted: layers whose work is in no FLOPs and no latency: "name", "kind", "share" of the parameters, "reason".
     """
 
     model: str
     costs: dict[str, dict[str, Any]]
     layers: list[dict[str, Any]]
+    uncounted: list[dict[str, Any]]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -71,7 +73,8 @@ def count(model: str, costs: Sequence[str] = (), structure: Path | None = None, 
                 spent.setdefault(name, {})[cost.name] = amount
     kinds = {call.name: call.kind for call in graph.trace.calls}
     layers = [{"name": name, "kind": kind, "costs": spent[name]} for name, kind in kinds.items() if name in spent]
-    return ModelCosts(model, totals, layers)
+    uncounted = [{"name": name, **dataclasses.asdict(layer)} for name, layer in graph.uncounted.items()]
+    return ModelCosts(model, totals, layers, uncounted)
 
 
 def show(result: ModelCosts, console: Console | None = None) -> None:
@@ -100,6 +103,14 @@ def show(result: ModelCosts, console: Console | None = None) -> None:
             row += [written(cost["structure"]), change(cost["seed"], cost["structure"])]
         total.add_row(*row, cost["unit"])
     console.print(total)
+    for layer in result.uncounted:
+        console.print(
+            f"Not in FLOPs and latency: {layer['name']} ({layer['kind']}), {layer['share']:.1%} of the parameters: "
+            f"{layer['reason']}",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
 
 
 def _heading(cost: str) -> str:
