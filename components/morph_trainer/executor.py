@@ -70,7 +70,7 @@ class Executor(base_executor.BaseExecutor):
                 log_dir,
                 checkpoint,
                 keep_weights,
-                training_spec.has_flag(exec_properties, "allow_uncounted"),
+                bool(config.get("allow_uncounted")),
             )
             cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""
             exporter.write(structure, f"Learned structure{cycle}", trained=narrowed)

@@ -583,9 +583,7 @@ class _Merger:
         outputs = tuple(self.numbers[0][id(tensor)] for tensor in first.outputs)
         closed = {first.paths[key]: reason for key, (_, reason) in first.closed.items()}
         inputs = tuple(range(len(first.inputs)))
-        trace = Trace(
-            tuple(self.calls), tuple(self.shapes), inputs, outputs, tuple(self.dtypes), tuple(self.rows)
-        )
+        trace = Trace(tuple(self.calls), tuple(self.shapes), inputs, outputs, tuple(self.dtypes), tuple(self.rows))
         return Opened(trace, closed)
 
     def _merge_step(self, steps: list[_Step], expected: int) -> None:

@@ -75,7 +75,7 @@ class Sizes:
         return next((shape[0] for shape in shapes if shape and shape[0]), 1)
 
     def rows_of(self, tensor: int) -> float:
-        """How many places along the first axis belong to one example, such as windows of an image; 1 if it is channels'.
+        """Places along the first axis that belong to one example, as windows of an image do; 1 for the channels' axis.
 
         Args:
             tensor: its number.
@@ -87,8 +87,8 @@ class Sizes:
         trace = self._channels.trace
         rows = trace.rows or (1,) * len(trace.shapes)
         return [
-            1 if not shape or units.shape[0] > 1 else open_rows if shape[0] is None else max(shape[0] / self.batch, 1)
-            for shape, units, open_rows in zip(trace.shapes, self._channels.tensors, rows, strict=True)
+            _rows_of_one(shape, units, places, self.batch)
+            for shape, units, places in zip(trace.shapes, self._channels.tensors, rows, strict=True)
         ]
 
     @functools.cached_property
@@ -132,3 +132,9 @@ class Sizes:
                     self._channels.group_of[inside], minlength=len(self._channels.groups)
                 )
         return counts / np.maximum(self._channels.seed_widths, 1), fixed
+
+
+def _rows_of_one(shape: tuple[int | None, ...], units: np.ndarray, places: int, batch: int) -> float:
+    if not shape or units.shape[0] > 1:
+        return 1
+    return places if shape[0] is None else max(shape[0] / batch, 1)
