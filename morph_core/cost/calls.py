@@ -146,5 +146,5 @@ class CallWidths:
         if side in ("input", "output"):
             rows = self.rows[side == "output"]
         else:
-            rows = shape[0] / self.batch
+            rows = (shape[0] or 1) / self.batch
         return max(rows, 1) * math.prod(size or 1 for size in places)

@@ -2,7 +2,8 @@
 
 A network of layers that all have rules is taken as Keras recorded it. A layer that runs other layers is opened at once
 (see `opening`); one without layers inside, such as a layer that scales by a weight of its own, is probed first and
-opened when the probe cannot tell what it does. What does not open stays one layer and is kept whole, with the reason.
+opened when the probe cannot tell what it does and more channels can be pruned then. What does not open stays one layer
+and is kept whole, with the reason.
 """
 
 from __future__ import annotations
@@ -30,27 +31,35 @@ def channels_of_model(model: keras.Model) -> Channels:
     name = model.name if isinstance(model, keras.Model) else ""
     recorded = trace(model)
     layers = {id(call.layer): call.layer for call in recorded.calls}.values()
-    if not any(_is_composite(layer) for layer in layers):
-        found = channels_of(name, recorded)
-        refused = _refused(found)
-        if not refused:
-            return found
-    else:
-        found, refused = None, []
-    opened: dict[int, Any] = {id(layer): layer for layer in refused}
-    while True:
-        try:
-            network = open_network(model, lambda layer: _is_leaf(layer) and id(layer) not in opened)
-        except Exception as error:  # noqa: BLE001 -- whatever the layers' own code raises, the network stays closed
-            found = channels_of(name, recorded) if found is None else found
-            reason = f"no layer could be opened: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            return dataclasses.replace(found, notes=(*found.notes, reason))
-        found = channels_of(name, network.trace)
-        more = [layer for layer in _refused(found) if id(layer) not in opened]
-        if not more:
-            closed = tuple(f"layer '{path}' stays closed: {reason}" for path, reason in network.closed.items())
-            return dataclasses.replace(found, notes=(*found.notes, *closed))
-        opened.update((id(layer), layer) for layer in more)
+    opens = any(_is_composite(layer) for layer in layers)
+    found = _opened(model, name, frozenset()) if opens else channels_of(name, recorded)
+    if isinstance(found, str):
+        recorded_channels = channels_of(name, recorded)
+        return dataclasses.replace(recorded_channels, notes=(*recorded_channels.notes, found))
+    opened: frozenset[int] = frozenset()
+    # A layer that opens may show another one inside that the probe cannot tell.
+    while more := {id(layer) for layer in _refused(found)} - opened:
+        opened |= more
+        further = _opened(model, name, opened)
+        if isinstance(further, str) or _prunable_channels(further) <= _prunable_channels(found):
+            break
+        found = further
+    return found
+
+
+def _opened(model: keras.Model, name: str, opened: frozenset[int]) -> Channels | str:
+    """The channels with composite layers opened, and those of these ids; or why none could be."""
+    try:
+        network = open_network(model, lambda layer: _is_leaf(layer) and id(layer) not in opened)
+    except Exception as error:  # noqa: BLE001 -- whatever the layers' own code raises, the network stays closed
+        return f"no layer could be opened: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+    found = channels_of(name, network.trace)
+    closed = tuple(f"layer '{path}' stays closed: {reason}" for path, reason in network.closed.items())
+    return dataclasses.replace(found, notes=(*found.notes, *closed))
+
+
+def _prunable_channels(channels: Channels) -> int:
+    return sum(group.size for group in channels.groups if group.prunable)
 
 
 def _is_composite(layer: Any) -> bool:
