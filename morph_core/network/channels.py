@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -94,12 +95,38 @@ class Channels:
         }
         return {index: common for index, common in found.items() if common}
 
-    def outputs_made(self, call: int, open_groups: np.ndarray) -> list[bool]:
-        """Which outputs of a call have channels when only these groups are open; none when a width inside has none."""
-        outputs, widths = (
-            [fixed or bool(open_groups[groups].any()) for fixed, groups in vectors] for vectors in self._made[call]
-        )
-        return outputs if all(widths) else [False] * len(outputs)
+    def outputs_made(self, call: int, open_groups: int) -> list[bool]:
+        """Which outputs of a call have channels when only these groups are open; none when a width inside has none.
+
+        Args:
+            call: its number.
+            open_groups: a bit for each, see `as_bits`.
+        """
+        outputs, widths = self._made[call]
+        lives = all(groups & open_groups for groups in widths)
+        return [lives and bool(groups & open_groups) for groups in outputs]
+
+    def needed_groups(self) -> int:
+        """Groups that must have channels, whatever else has, since an output of the model is dead without them.
+
+        Not all of these: where branches meet, one of them may be needed, but not the same one everywhere.
+
+        Returns:
+            A bit for each group.
+        """
+        trace = self.trace
+        everything = (1 << len(self.groups)) - 1
+        needs = dict.fromkeys(trace.inputs, 0)
+        for index, call in enumerate(trace.calls):
+            read = [needs[number] for number in call.inputs]
+            join = operator.and_ if self.rules[index].joins else operator.or_
+            outputs, widths = self._made[index]
+            whole = functools.reduce(join, read) if read else 0
+            for groups in widths:
+                whole |= _only(groups & everything, groups)
+            for number, groups in zip(call.outputs, outputs, strict=True):
+                needs[number] = whole | _only(groups & everything, groups)
+        return functools.reduce(operator.or_, (needs[number] for number in trace.outputs), 0)
 
     def places(self, tensor: int, axis: int, widths: np.ndarray) -> np.ndarray | None:
         """How many of each of the seed's places along an axis of a tensor are there now: float array (size,).
@@ -117,11 +144,13 @@ class Channels:
         return np.where(vector >= 0, share[self.group_of[vector]], 1.0)
 
     @functools.cached_property
-    def _made(self) -> list[tuple[list[tuple[bool, np.ndarray]], list[tuple[bool, np.ndarray]]]]:
-        """For each call, for each output and for each width: whether it has channels of no group, and its groups."""
+    def _made(self) -> list[tuple[list[int], list[int]]]:
+        """For each call, for each output and for each width: its groups as bits; one more for channels of no group."""
 
-        def content(units: np.ndarray) -> tuple[bool, np.ndarray]:
-            return bool((units < 0).any()), np.unique(self.group_of[units[units >= 0]])
+        def content(units: np.ndarray) -> int:
+            groups = np.unique(self.group_of[units[units >= 0]]).tolist()
+            none = len(self.groups)
+            return sum(1 << group for group in groups) | ((1 << none) if (units < 0).any() else 0)
 
         found = []
         for call, rule, axes in zip(self.trace.calls, self.rules, self.axes, strict=True):
@@ -130,3 +159,17 @@ class Channels:
                 ([content(self.tensors[number]) for number in call.outputs], [content(units) for units in widths])
             )
         return found
+
+
+def as_bits(open_groups: np.ndarray) -> int:
+    """Groups as the bits of a number, and one bit more for channels of no group, which are always there.
+
+    Args:
+        open_groups: bool array (groups,).
+    """
+    return int.from_bytes(np.packbits(open_groups, bitorder="little").tobytes(), "little") | 1 << len(open_groups)
+
+
+def _only(among: int, groups: int) -> int:
+    """The one group of a vector of channels that has no other; 0 for a vector that can do without any one of them."""
+    return among if among == groups and among and not among & (among - 1) else 0

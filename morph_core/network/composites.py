@@ -18,6 +18,7 @@ from .flows import is_elementwise
 from .grouping import channels_of
 from .opening import open_network
 from .probe import probe
+from .resize import made_anew
 from .rules import rule_for
 from .trace import trace
 
@@ -41,7 +42,11 @@ def channels_of_model(model: keras.Model) -> Channels:
     while more := {id(layer) for layer in _refused(found)} - opened:
         opened |= more
         further = _opened(model, name, opened)
-        if isinstance(further, str) or _prunable_channels(further) <= _prunable_channels(found):
+        if isinstance(further, str):
+            break
+        # What cannot be made anew as it is can be as what it runs.
+        must_open = any(not _can_be_made_anew(layer) for layer in _refused(found))
+        if not must_open and _prunable_channels(further) <= _prunable_channels(found):
             break
         found = further
     return found
@@ -56,6 +61,14 @@ def _opened(model: keras.Model, name: str, opened: frozenset[int]) -> Channels |
     found = channels_of(name, network.trace)
     closed = tuple(f"layer '{path}' stays closed: {reason}" for path, reason in network.closed.items())
     return dataclasses.replace(found, notes=(*found.notes, *closed))
+
+
+def _can_be_made_anew(layer: Any) -> bool:
+    try:
+        made_anew(layer, layer.get_config())
+    except Exception:  # noqa: BLE001 -- whatever a stranger's constructor raises, the layer cannot be made by it
+        return False
+    return True
 
 
 def _prunable_channels(channels: Channels) -> int:

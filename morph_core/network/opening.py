@@ -563,11 +563,13 @@ class _Merger:
         self.rows: list[int] = []
         self.calls: list[Call] = []
         self.held: dict[Any, int] = {}
+        self.called: set[int] = set()
         self.names = _Names()
 
     def merge(self) -> Opened | dict[int, str]:
         """The opened network; or layers that must stay closed, by id, and why."""
         steps = [_needed(run) for run in self.runs]
+        self.called = {id(step.operation) for step in steps[0]}
         for tensors in zip(*(run.inputs for run in self.runs), strict=True):
             self._number(tensors)
         for index in range(max(map(len, steps))):
@@ -628,6 +630,10 @@ class _Merger:
         values = [step.operation.value for step in steps]
         if isinstance(values[0], tuple):
             variable, layer, attribute = values[0]
+            if id(layer) in self.called:
+                raise _Differs(
+                    f"it uses weight '{variable.name}' of layer '{layer.name}', which is called by itself, too"
+                )
             if any(value[0] is not variable for value in values):
                 raise _Differs("it uses other weights in training, or at another size of its input")
             key: Any = id(variable)

@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 
 from ..errors import MorphError
-from .channels import Channels
+from .channels import Channels, as_bits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,14 +71,14 @@ def removable_inputs(channels: Channels) -> dict[int, tuple[int, ...]]:
 def _flow_down(channels: Channels, open_groups: np.ndarray | None, dead: int | None = None) -> np.ndarray:
     """Which tensors are live, bool array (tensors,), without these groups' channels and without one tensor."""
     trace = channels.trace
-    open_groups = np.ones(len(channels.groups), dtype=bool) if open_groups is None else open_groups
+    bits = as_bits(np.ones(len(channels.groups), dtype=bool) if open_groups is None else open_groups)
     live = np.zeros(len(trace.shapes), dtype=bool)
     live[list(trace.inputs)] = True
     for index, call in enumerate(trace.calls):
         kept = live[list(call.inputs)]
         passes = kept.any() if channels.rules[index].joins else kept.all()
         if passes or not len(kept):
-            live[list(call.outputs)] = channels.outputs_made(index, open_groups)
+            live[list(call.outputs)] = channels.outputs_made(index, bits)
         if dead is not None and dead in call.outputs:
             live[dead] = False
     return live
@@ -90,28 +90,32 @@ def _any(calls: np.ndarray, indices: tuple[int, ...]) -> bool:
 
 def _spread(channels: Channels, open_groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One pass down for what is dead, one pass up for what nobody reads."""
-    trace = channels.trace
-    live = np.zeros(len(trace.shapes), dtype=bool)
-    live[list(trace.inputs)] = True
-    alive = np.zeros(len(trace.calls), dtype=bool)
+    trace, bits = channels.trace, as_bits(open_groups)
+    live = [False] * len(trace.shapes)
+    for number in trace.inputs:
+        live[number] = True
+    alive = [False] * len(trace.calls)
     for index, call in enumerate(trace.calls):
-        kept = [bool(live[number]) for number in call.inputs]
+        kept = [live[number] for number in call.inputs]
         if any(kept) or not kept:
             if not all(kept):
                 _check_join(channels, index, kept)
-            live[list(call.outputs)] = channels.outputs_made(index, open_groups)
-            alive[index] = live[list(call.outputs)].any()
+            for number, is_made in zip(call.outputs, channels.outputs_made(index, bits), strict=True):
+                live[number] = is_made
+                alive[index] |= is_made
     for number in trace.outputs:
         if not live[number]:
             raise MorphError(_dead_output(channels, open_groups))
-    needed = np.zeros(len(trace.shapes), dtype=bool)
-    needed[list(trace.outputs)] = True
+    needed = [False] * len(trace.shapes)
+    for number in trace.outputs:
+        needed[number] = True
     for index in range(len(trace.calls) - 1, -1, -1):
         call = trace.calls[index]
-        alive[index] &= bool(needed[list(call.outputs)].any())
+        alive[index] = alive[index] and any(needed[number] for number in call.outputs)
         if alive[index]:
-            needed[list(call.inputs)] = True
-    return alive, live & needed
+            for number in call.inputs:
+                needed[number] = True
+    return np.array(alive, dtype=bool), np.array(live, dtype=bool) & np.array(needed, dtype=bool)
 
 
 def _check_join(channels: Channels, index: int, kept: list[bool]) -> None:

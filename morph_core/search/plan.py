@@ -50,9 +50,12 @@ def plan_of(
     multiple_of: Counts,
     min_channels: Counts | None,
     search_fraction: float,
+    allow_uncounted: bool,
 ) -> Plan:
     """The plan that a user's words make; arguments and errors are those of `StructureSearch`."""
     goal = _checked_budget(graph, cost, target, budget, strength)
+    for limit in goal.limits:
+        graph.check_counted(limit.cost, allow_uncounted)
     check_gate(gate)
     _check_fraction(search_fraction)
     settings: dict[str, Any] = {"gate": gate}

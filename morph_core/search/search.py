@@ -120,9 +120,18 @@ class StructureSearch(keras.Model):
             super().__init__(name=f"search_{getattr(model, 'name', 'model')}", dtype="float32", autocast=False)
         self._arguments = arguments
         self.graph = ChannelGraph.from_model(model)
-        plan = plan_of(self.graph, cost, target, budget, strength, gate, multiple_of, min_channels, search_fraction)
-        for limit in plan.budget.limits:
-            self.graph.check_counted(limit.cost, allow_uncounted)
+        plan = plan_of(
+            self.graph,
+            cost,
+            target,
+            budget,
+            strength,
+            gate,
+            multiple_of,
+            min_channels,
+            search_fraction,
+            allow_uncounted,
+        )
         check_plain_steps(model)
         check_rebuildable(model, plan)
         self._plan, self._gate = plan, plan.gate

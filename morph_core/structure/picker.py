@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import MorphError
+from ..network.channels import as_bits
 from ..network.topology import Topology
 from .budget import Budget
 from .choices import Choices, choices_of
@@ -51,6 +52,7 @@ class Picker:
         best = np.array([scores[ranked[0]] if len(ranked) else -np.inf for ranked in self._ranked])
         self.by_need = [int(group) for group in np.argsort(-best, kind="stable") if self.prunable[group]]
         self._topologies: dict[bytes, Topology | None] = {}
+        self._needed = graph.needed_groups()
 
     # --- structures and what they cost ---
 
@@ -70,6 +72,8 @@ class Picker:
 
     def survivors(self, is_open: np.ndarray) -> Topology | None:
         """What is left when these groups are open; None when an output would be dead."""
+        if self._needed & ~as_bits(is_open):
+            return None
         key = np.packbits(is_open).tobytes()
         if key not in self._topologies:
             try:

@@ -52,9 +52,10 @@ def test_a_structure_carries_what_was_not_counted_through_its_file():
 
 @pytest.mark.parametrize("cost", ["flops", "latency:v100"])
 def test_a_search_that_leaves_out_much_work_is_refused_unless_allowed(cost):
+    arguments = {"cost": cost, "strength": 1e-6, "gate": "logistic_sigmoid"}
     with pytest.raises(morph.MorphError, match=r"leaves out layers with 27.4% of the parameters.*'factors' \(27.4%\)"):
-        morph.StructureSearch(network(), cost=cost, target=0.9)
-    assert morph.StructureSearch(network(), cost=cost, target=0.9, allow_uncounted=True).graph.uncounted
+        morph.StructureSearch(network(), **arguments)
+    assert morph.StructureSearch(network(), **arguments, allow_uncounted=True).graph.uncounted
 
 
 def test_parameters_are_complete_whatever_is_not_counted():

@@ -16,6 +16,7 @@ import morph_core as morph
 from morph_core.network import probe, rules, trial
 from morph_core.network.dependence import sources_of
 from morph_core.network.flows import Flow
+from morph_core.network.grouping import channels_of
 from morph_core.network.labels import Labels
 from morph_core.network.trace import trace
 from tests.core.networks import batch_for, conv, network, random_structure, sizes
@@ -114,6 +115,7 @@ SAMPLES: dict[str, list[tuple[Callable, Shapes]]] = {
         name: [(getattr(layers, name), TWO_IMAGES)]
         for name in ("Add", "Multiply", "Subtract", "Average", "Maximum", "Minimum")
     },
+    "Softmax": [(layers.Softmax, IMAGE), (lambda: layers.Softmax(axis=1), IMAGE)],
     "Bidirectional": [(lambda: layers.Bidirectional(layers.LSTM(5)), STEPS)],
     "TimeDistributed": [
         (lambda: layers.TimeDistributed(layers.Dense(5)), STEPS),
@@ -125,6 +127,8 @@ SAMPLES: dict[str, list[tuple[Callable, Shapes]]] = {
 ROWS = {kind.__name__ for kind in rules.RULES}
 EXCUSED = {
     "Embedding": "it reads numbers of words, no channels",
+    "Weight": "it reads nothing",
+    "Sized": "it stands for an operation that needs all that it reads",
     "KeepInputs": "it stands behind inputs of the network, which have no channels that can go",
 }
 
@@ -158,6 +162,11 @@ WITH_ARGUMENTS: dict[str, tuple[Callable, Shapes]] = {
     "LogicalXor": (lambda x, y: ops.logical_xor(x > 0, y > 0), TWO_IMAGES),
     "LogicalNot": (lambda x: ops.logical_not(x > 0), IMAGE),
     "StopGradient": (ops.stop_gradient, IMAGE),
+    "DotProductAttention": (ops.dot_product_attention, [(6, 2, CHANNELS)] * 3),
+    "Einsum": (lambda x, y: ops.einsum("bhwc,bhwc->bhwc", x, y), TWO_IMAGES),
+    "Matmul": (lambda x: ops.matmul(np.full((6, 6), 0.5, "float32"), x), IMAGE),
+    "Repeat": (lambda x: ops.repeat(x, 2, axis=-1), IMAGE),
+    "Take": (lambda x: ops.take(x, [0, 2, 1], axis=1), IMAGE),
 }
 BINARY = {"Add", "Multiply", "Subtract", "Divide", "TrueDivide", "DivideNoNan", "Maximum", "Minimum", "Power"} | {
     "Equal",
@@ -478,14 +487,37 @@ if keras.backend.backend() == "jax":
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_layers_that_cannot_be_trusted_are_kept_whole_with_the_reason(name):
+def test_the_probe_does_not_trust_layers_and_says_why(name):
+    make, reason = REFUSED[name]
+    channels = channels_of("", trace(network(lambda x: conv(6, "b")(make()(x)))))
+    assert sizes(channels) == {"b": 6}
+    (stem,) = [group for group in channels.groups if group.name == "a"]
+    assert re.search(reason, stem.reason), stem.reason
+    assert "register_rule" in stem.reason and "layer '" in stem.reason
+
+
+# What these do to channels can be followed through the operations that they run.
+FOLLOWED_INSIDE = {
+    "width in the configuration": {"a": 12, "b": 6},
+    "a fixed part": {"a": 6, "a:2": 6, "b": 6},
+    "a divisor": {"a": 12, "b": 6},
+    "no reaction": {"a": 12, "b": 6},
+    "no configuration": {"a": 12, "b": 6},
+    "several outputs": {"a": 12, "b": 6},
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_layers_that_the_probe_does_not_trust_are_opened_or_kept_whole(name):
     make, reason = REFUSED[name]
     model = network(lambda x: conv(6, "b")(make()(x)))
     graph = morph.ChannelGraph.from_model(model)
-    assert sizes(graph) == {"b": 6}
-    (stem,) = [group for group in graph.groups if group.name == "a"]
-    assert re.search(reason, stem.reason), stem.reason
-    assert "register_rule" in stem.reason and "layer '" in stem.reason
+    assert sizes(graph) == FOLLOWED_INSIDE.get(name, {"b": 6})
+    if name in FOLLOWED_INSIDE:
+        assert morph.verify(model, random_structure(graph, 0.5), batch_for(model)) < 1e-5
+    else:
+        (stem,) = [group for group in graph.groups if group.name == "a"]
+        assert re.search(reason, stem.reason), stem.reason
 
 
 def test_a_layer_that_joins_with_the_image_freezes_what_is_joined():
@@ -511,9 +543,10 @@ def test_probing_is_bounded_in_time(monkeypatch):
     monkeypatch.setattr(trial, "_SECONDS", 0.3)
     model = network(lambda x: conv(6, "b")(Slow(name="sleepy")(x)))
     begin = time.monotonic()
-    graph = morph.ChannelGraph.from_model(model)
+    channels = channels_of("", trace(model))
     assert time.monotonic() - begin < 5
-    assert "'sleepy' (Slow) has no rule, and probing it takes longer than 0.3 s" in str(graph)
+    (stem,) = [group for group in channels.groups if group.name == "a"]
+    assert "'sleepy' (Slow) has no rule, and probing it takes longer than 0.3 s" in stem.reason
 
 
 class Counted(layers.Layer):
@@ -599,7 +632,7 @@ def test_probing_leaves_weights_and_random_numbers_as_they_were():
 def test_a_rule_registered_from_outside_makes_a_layer_prunable(monkeypatch):
     monkeypatch.setattr(rules, "RULES", dict(rules.RULES))
     model = network(lambda x: conv(6, "b")(Width(12)(x)))
-    assert sizes(morph.ChannelGraph.from_model(model)) == {"b": 6}
+    assert sizes(channels_of("", trace(model))) == {"b": 6}
     row = morph.Rule(morph.flows.follow_last, widths={"channels": "out"}, weights={"scale": ("out",)})
     morph.register_rule(Width, row)
     graph = morph.ChannelGraph.from_model(model)

@@ -509,7 +509,7 @@ def a_permutation_that_depends_on_the_width(x):
     return conv(6, "c")(ops.roll(x, 5, axis=-1))
 
 
-@image({}, {"a": r"'einsum-1' \(Einsum\) has no rule, and it mixes channels", "b": r"'einsum-1' \(Einsum\)"})
+@image({}, {"a": r"'einsum-1' \(Einsum\) makes channels along several axes", "b": r"'einsum-1' \(Einsum\)"})
 def einsum_over_channels(x):
     """a --+-- b --+
     +------ einsum(over c) -- head     each pair of channels meets
@@ -526,7 +526,7 @@ def einsum_over_places(x):
     return conv(6, "c")(ops.einsum("bhwc,bc->bhwc", x, y))
 
 
-@image({"b": 6}, {"a": r"'softmax-1' \(Softmax\) has no rule, and it mixes channels"})
+@image({"b": 6}, {"a": r"'softmax-1' \(Softmax\) compares channels with each other"})
 def softmax_over_channels(x):
     """a -- softmax -- b"""
     return conv(6, "b")(ops.softmax(x, axis=-1))
@@ -683,9 +683,9 @@ def recurrent_states(x):
     return layers.LSTM(8, name="c")(x, initial_state=[hidden, carried])
 
 
-@sequence({"a": 12, "both": 7, "both:2": 7})
+@sequence({"a": 12, "both": 7})
 def bidirectional(x):
-    """a -- both(7 units forwards, 7 backwards)     a width for each direction"""
+    """a -- both(7 units forwards, 7 backwards)     one width, which Keras takes for both directions"""
     return layers.Bidirectional(layers.LSTM(7), name="both")(x)
 
 

@@ -57,8 +57,12 @@ class WithoutConfig(layers.Layer):
         super().__init__(**options)
         self.function = function
 
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
     def call(self, x):
-        return self.function(x)
+        # Asks for numbers, which symbolic tensors do not have: so the layer cannot be opened either.
+        return self.function(x) if float(ops.sum(x)) > 0 else x
 
 
 def test_a_layer_that_cannot_be_made_anew_is_said_when_the_search_is_made():
@@ -124,7 +128,6 @@ def chain(count):
     return keras.Model(inputs, layers.Dense(2)(x))
 
 
-@pytest.mark.xfail(strict=False, reason="making a search takes time that grows with the square of the calls")
 def test_making_a_search_takes_time_in_proportion_to_the_calls():
     def seconds(model):
         best = np.inf
@@ -136,7 +139,7 @@ def test_making_a_search_takes_time_in_proportion_to_the_calls():
 
     small, large = chain(150), chain(600)
     seconds(chain(10))
-    assert seconds(large) <= 8 * seconds(small)
+    assert seconds(large) <= 8 * seconds(small)  # four times the calls
 
 
 @pytest.mark.parametrize("gate", ["fisher", "logistic_sigmoid"])
