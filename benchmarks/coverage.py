@@ -25,12 +25,8 @@ import keras_hub
 import numpy as np
 
 import morph_core as morph
+from benchmarks.watched import watched_flops
 from morph_core.arrays import as_numpy, weight_of
-from morph_core.network.flows import is_elementwise
-from morph_core.network.opening import Opened, open_network
-from morph_core.network.probe import probe
-from morph_core.network.rules import rule_for
-from morph_core.network.trace import Ref
 
 LENGTH, IMAGE, AUDIO = 12, 32, 8000
 
@@ -40,7 +36,7 @@ _SMALL: dict[str, Any] = {
     "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 32, "hidden_size": 32, "embedding_dim": 16,
     "intermediate_dim": 48, "mlp_dim": 48, "head_dim": 8, "head_size": 8, "max_sequence_length": 64,
     "num_experts": 4, "top_k": 2, "moe_intermediate_dim": 24, "shared_expert_intermediate_dim": 24,
-    "image_size": IMAGE, "image_shape": (IMAGE, IMAGE, 3), "patch_size": 8, "dropout": 0.1,
+    "image_size": IMAGE, "image_shape": (IMAGE, IMAGE, 3), "patch_size": 4, "dropout": 0.1,
     "bucket_size": 16, "num_mels": 8, "max_encoder_sequence_length": 2 * LENGTH, "max_decoder_sequence_length": 16,
     "filter_dim": 32, "encoder_num_layers": 2, "decoder_num_layers": 2, "encoder_num_heads": 4, "decoder_num_heads": 4,
     "attention_bias": False, "attention_dropout": 0.1, "rope_layer_enabled_list": [True, True],
@@ -50,7 +46,7 @@ _SMALL: dict[str, Any] = {
     "encoder_num_key_value_heads": 2, "encoder_head_dim": 8, "encoder_layer_types": ["full_attention"] * 2,
     "decoder_hidden_dim": 32, "decoder_intermediate_dim": 48, "decoder_num_attention_heads": 4,
     "decoder_num_key_value_heads": 2, "decoder_head_dim": 8, "decoder_layer_types": ["full_attention"] * 2,
-    "num_labels": 8, "vit_patch_size": 8, "vit_num_heads": 4, "vit_hidden_dim": 32, "vit_num_layers": 2,
+    "num_labels": 8, "vit_patch_size": 4, "vit_num_heads": 4, "vit_hidden_dim": 32, "vit_num_layers": 2,
     "projection_dim": 16,
 }  # fmt: skip
 
@@ -68,14 +64,14 @@ def _resnet_pyramid() -> Any:
 
 
 def _vit() -> Any:
-    return keras_hub.models.ViTBackbone((IMAGE, IMAGE, 3), (8, 8), 2, 4, 32, 48)
+    return keras_hub.models.ViTBackbone((IMAGE, IMAGE, 3), (4, 4), 2, 4, 32, 48)
 
 
 def _clip() -> Any:
     from keras_hub.src.models.clip.clip_text_encoder import CLIPTextEncoder
     from keras_hub.src.models.clip.clip_vision_encoder import CLIPVisionEncoder
 
-    vision = CLIPVisionEncoder(8, 32, 2, 4, 48, "quick_gelu", image_shape=(IMAGE, IMAGE, 3))
+    vision = CLIPVisionEncoder(4, 32, 2, 4, 48, "quick_gelu", image_shape=(IMAGE, IMAGE, 3))
     text = CLIPTextEncoder(64, 32, 32, 2, 4, 48, "quick_gelu", max_sequence_length=LENGTH)
     return keras_hub.models.CLIPBackbone(vision, text, 16)
 
@@ -84,7 +80,7 @@ def _siglip() -> Any:
     from keras_hub.src.models.siglip.siglip_text_encoder import SigLIPTextEncoder
     from keras_hub.src.models.siglip.siglip_vision_encoder import SigLIPVisionEncoder
 
-    vision = SigLIPVisionEncoder(8, 32, 2, 4, 48, image_shape=(IMAGE, IMAGE, 3))
+    vision = SigLIPVisionEncoder(4, 32, 2, 4, 48, image_shape=(IMAGE, IMAGE, 3))
     text = SigLIPTextEncoder(64, 32, 32, 2, 4, 48, max_sequence_length=LENGTH)
     return keras_hub.models.SigLIPBackbone(vision, text)
 
@@ -121,13 +117,13 @@ _SPECIAL: dict[str, Callable[[], Any]] = {
         8, 3, 2, [1, 1], [1, 2], [16, 32], "dark_block", stage_type="csp", image_shape=(IMAGE, IMAGE, 3)
     ),
     "DINOV2Backbone": lambda: H.DINOV2Backbone(
-        8, 2, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3), position_embedding_shape=(IMAGE, IMAGE, 3)
+        4, 2, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3), position_embedding_shape=(IMAGE, IMAGE, 3)
     ),
-    "DINOV3Backbone": lambda: H.DINOV3Backbone(8, 2, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3)),
+    "DINOV3Backbone": lambda: H.DINOV3Backbone(4, 2, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3)),
     "DeepLabV3Backbone": lambda: H.DeepLabV3Backbone(
         _resnet_pyramid(), "P5", 32, [6, 12], low_level_feature_key="P2", projection_filters=8, image_shape=(64, 64, 3)
     ),
-    "DeiTBackbone": lambda: H.DeiTBackbone((IMAGE, IMAGE, 3), (8, 8), 2, 4, 32, 48),
+    "DeiTBackbone": lambda: H.DeiTBackbone((IMAGE, IMAGE, 3), (4, 4), 2, 4, 32, 48),
     "DenseNetBackbone": lambda: H.DenseNetBackbone([2, 2], image_shape=(IMAGE, IMAGE, 3), growth_rate=8),
     "DepthAnythingBackbone": lambda: H.DepthAnythingBackbone(
         H.DINOV2Backbone(8, 4, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3), position_embedding_shape=(IMAGE, IMAGE, 3)),
@@ -181,7 +177,7 @@ def _resnet_34() -> Any:
 
 
 def _vit_patches() -> Any:
-    return H.ViTBackbone((IMAGE, IMAGE, 3), (8, 8), 2, 4, 32, 48, use_class_token=False)
+    return H.ViTBackbone((IMAGE, IMAGE, 3), (4, 4), 2, 4, 32, 48, use_class_token=False)
 
 
 def backbone(name: str) -> keras.Model:
@@ -235,50 +231,6 @@ def batch_for(model: keras.Model, count: int = 2, seed: int = 0) -> Any:
     return keras.tree.map_structure(draw, model._inputs_struct)
 
 
-def is_leaf(layer: Any) -> bool:
-    if isinstance(layer, keras.layers.Activation):
-        return is_elementwise(layer.activation)
-    return rule_for(layer).flow is not probe or type(layer).__module__.startswith("keras.")
-
-
-def flat_model(model: keras.Model, opened: Opened) -> keras.Model:
-    """The opened network as an ordinary functional model with copies of the layers and their weights."""
-    inputs = [keras.Input(batch_shape=one.shape, dtype=one.dtype, name=one.name) for one in model.inputs]
-    tensors: dict[int, Any] = dict(zip(opened.trace.inputs, inputs, strict=True))
-    made: dict[int, Any] = {}
-    for call in opened.trace.calls:
-        fill = lambda leaf: tensors[leaf.index] if isinstance(leaf, Ref) else leaf  # noqa: E731
-        args, kwargs = keras.tree.map_structure(fill, (call.args, call.kwargs))
-        layer: Any = call.layer
-        if isinstance(layer, keras.Layer):
-            if id(layer) not in made:
-                made[id(layer)] = _copy(layer, call.name)
-            layer = made[id(layer)]
-        result = layer(*(args if call.inputs else (inputs[0],)), **kwargs)
-        tensors.update(zip(call.outputs, keras.tree.flatten(result), strict=True))
-        if isinstance(layer, keras.Layer):
-            for old, new in zip(call.layer.weights, layer.weights, strict=True):
-                new.assign(old)
-    flat = keras.Model(inputs, [tensors[number] for number in opened.trace.outputs])
-    return flat
-
-
-def _copy(layer: Any, name: str) -> Any:
-    try:
-        config = _without_build(layer.get_config()) | {"name": name}
-    except NotImplementedError:
-        if list(inspect.signature(type(layer).__init__).parameters) != ["self", "kwargs"]:
-            raise
-        return type(layer)(name=name, dtype=layer.dtype_policy.name, trainable=layer.trainable)
-    return type(layer).from_config(config)
-
-
-def _without_build(config: Any) -> Any:
-    if isinstance(config, dict):
-        return {key: _without_build(value) for key, value in config.items() if key != "build_config"}
-    return [_without_build(value) for value in config] if isinstance(config, list) else config
-
-
 def difference(one: Any, other: Any) -> float:
     """The largest difference of two lists of outputs, over the largest output."""
     worst = 0.0
@@ -290,20 +242,37 @@ def difference(one: Any, other: Any) -> float:
 
 @dataclasses.dataclass
 class Row:
-    """What is known of one backbone."""
+    """What is known of one network.
+
+    Attributes:
+        parameters: of the network.
+        calls: of layers and operations, composite layers opened.
+        seconds: of processor time, from the model to its channels and FLOPs.
+        closed: why layers could not be opened, by their path.
+        groups: that can be pruned.
+        prunable: share of the parameters outside of embeddings that are in weights of which channels can go.
+        counted: FLOPs by the library over FLOPs that TensorFlow was watched to spend; 1 is right.
+        uncounted: share of the parameters in layers whose work is not known.
+        whole: how far the rebuilt network of full width is from the seed, relative to the largest output.
+        masks: the worst of three random structures, rebuilt against masked.
+        pruned_count: as `counted`, for the rebuilt network of half of the channels.
+        loaded: how far the rebuilt network is from itself, saved and loaded.
+        error: what failed, and at which stage.
+    """
 
     name: str
     parameters: int = 0
     calls: int = 0
     seconds: float = math.nan
     closed: dict[str, str] = dataclasses.field(default_factory=dict)
-    closed_share: float = math.nan
-    equal: float = math.nan
-    loaded: float = math.nan
     groups: int = 0
     prunable: float = math.nan
+    counted: float = math.nan
+    uncounted: float = math.nan
+    whole: float = math.nan
     masks: float = math.nan
-    pruned_loaded: float = math.nan
+    pruned_count: float = math.nan
+    loaded: float = math.nan
     error: str = ""
 
 
@@ -311,7 +280,11 @@ def prunable_share(graph: morph.ChannelGraph) -> float:
     """Of the parameters outside of embeddings, the share in weights along whose axes some channel can go."""
     total, prunable, seen = 0, 0, set()
     for call, rule, axes in zip(graph.trace.calls, graph.rules, graph.axes, strict=True):
-        if "Embedding" in call.kind or id(call.layer) in seen or not isinstance(call.layer, keras.Layer):
+        if (
+            "embedding" in f"{call.name} {call.kind}".lower()
+            or id(call.layer) in seen
+            or not isinstance(call.layer, keras.Layer)
+        ):
             continue
         seen.add(id(call.layer))
         total += call.layer.count_params()
@@ -323,15 +296,21 @@ def prunable_share(graph: morph.ChannelGraph) -> float:
     return prunable / max(total, 1)
 
 
-def random_structure(graph: morph.ChannelGraph, seed: int) -> morph.Structure:
-    """Half of the channels of each group that can be pruned, by chance, and at least one."""
+def random_structure(graph: morph.ChannelGraph, share: float, seed: int) -> morph.Structure:
+    """A share of the channels of each group that can be pruned, by chance, and at least one."""
     rng = np.random.default_rng(seed)
     alive = {
-        group.name: sorted(rng.choice(group.size, max(1, group.size // 2), replace=False).tolist())
+        group.name: sorted(rng.choice(group.size, max(1, round(share * group.size)), replace=False).tolist())
         for group in graph.groups
         if group.prunable
     }
     return morph.describe(graph, {name: len(kept) for name, kept in alive.items()}, alive)
+
+
+def watched(model: keras.Model) -> int:
+    """FLOPs that TensorFlow spends on one example."""
+    example = batch_for(model, count=1)
+    return sum(watched_flops(lambda: model(example, training=False)).values())
 
 
 def examine(name: str) -> Row:
@@ -343,38 +322,30 @@ def examine(name: str) -> Row:
         row.parameters = model.count_params()
         inputs = batch_for(model)
         expected = model(inputs, training=False)
-        stage = "opened"
-        start = time.perf_counter()
-        opened = open_network(model, is_leaf)
-        row.seconds = time.perf_counter() - start
-        row.calls = len(opened.trace.calls)
-        row.closed = opened.closed
-        layers = {id(call.layer): call for call in opened.trace.calls if isinstance(call.layer, keras.Layer)}
-        shut = [call.layer for call in layers.values() if call.name in opened.closed]
-        row.closed_share = sum(layer.count_params() for layer in shut) / max(row.parameters, 1)
+        stage = "followed"
+        start = time.process_time()
+        graph = morph.ChannelGraph.from_model(model)
+        flops = graph.cost("flops")
+        row.seconds = time.process_time() - start
+        row.calls = len(graph.trace.calls)
+        row.closed = dict(note.split(" stays closed: ", 1) for note in graph.notes if " stays closed: " in note)
+        row.groups, row.prunable = int(graph.prunable.sum()), prunable_share(graph)
+        row.uncounted = sum(layer.share for layer in graph.uncounted.values())
+        row.counted = flops / watched(model)
         stage = "rebuilt"
-        flat = flat_model(model, opened)
-        stage = "run"
-        flat_inputs = [as_numpy(one) for one in model._standardize_inputs(inputs)]
-        row.equal = difference(expected, flat(flat_inputs, training=False))
+        whole = morph.rebuild(model, random_structure(graph, 1.0, 0), weights="inherit")
+        row.whole = difference(expected, whole(inputs, training=False))
+        stage = "pruned"
+        structures = [random_structure(graph, 0.5, seed) for seed in range(3)]
+        row.masks = max(morph.verify(model, structure, inputs) for structure in structures)
+        student = morph.rebuild(model, structures[0], weights="inherit")
+        row.pruned_count = graph.cost("flops", structures[0]) / watched(student)
         stage = "saved and loaded"
         with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "flat.keras")
-            flat.save(path)
-            row.loaded = difference(expected, keras.models.load_model(path)(flat_inputs, training=False))
-        stage = "followed"
-        graph = morph.ChannelGraph.from_model(model)
-        row.groups, row.prunable = int(graph.prunable.sum()), prunable_share(graph)
-        if row.groups:
-            stage = "pruned"
-            structures = [random_structure(graph, seed) for seed in range(3)]
-            row.masks = max(morph.verify(model, structure, inputs) for structure in structures)
-            student = morph.rebuild(model, structures[0], weights="inherit")
-            with tempfile.TemporaryDirectory() as folder:
-                path = os.path.join(folder, "student.keras")
-                student.save(path)
-                again = keras.models.load_model(path)(inputs, training=False)
-            row.pruned_loaded = difference(student(inputs, training=False), again)
+            path = os.path.join(folder, "student.keras")
+            student.save(path)
+            again = keras.models.load_model(path)(inputs, training=False)
+        row.loaded = difference(student(inputs, training=False), again)
     except Exception as error:  # noqa: BLE001 -- a table of what works needs the rows of what does not
         row.error = f"not {stage}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return row
@@ -385,16 +356,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     chosen = parser.parse_args().names or names()
     titles = (
-        "backbone, parameters, calls, seconds to open, share closed, opened, loaded, groups, prunable share, at masks, "
-        "pruned and loaded, what is closed"
+        "backbone, parameters, calls, CPU s, groups, prunable, FLOPs against watched, uncounted, whole, at masks, "
+        "pruned FLOPs against watched, loaded, what is closed or failed"
     ).split(", ")
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for name in chosen:
         row = examine(name)
+        closed = "; ".join(f"{path}: {reason}" for path, reason in row.closed.items())
         print(
-            f"| {row.name} | {row.parameters} | {row.calls} | {row.seconds:.2f} | {row.closed_share:.2f} | "
-            f"{row.equal:.1e} | {row.loaded:.1e} | {row.groups} | {row.prunable:.2f} | {row.masks:.1e} | "
-            f"{row.pruned_loaded:.1e} | {row.error} {row.closed} |",
+            f"| {row.name} | {row.parameters} | {row.calls} | {row.seconds:.2f} | {row.groups} | {row.prunable:.2f} | "
+            f"{row.counted:.4f} | {row.uncounted:.3f} | {row.whole:.0e} | {row.masks:.0e} | {row.pruned_count:.4f} | "
+            f"{row.loaded:.0e} | {row.error} {closed} |",
             flush=True,
         )
 

@@ -115,9 +115,10 @@ class CallWidths:
         weight = weight_of(self.layer, name)
         if weight is None:
             return 0.0
-        follows = self.rule.weights[name]
+        follows = tuple(self.rule.weights[name])
         size = 1.0
-        padded = (None,) * (len(weight.shape) - len(follows)) + tuple(follows)
+        # The last of them are those of the last dimensions; a single number has none.
+        padded = ((None,) * len(weight.shape) + follows)[len(follows) :]
         for length, axis in zip(weight.shape, padded, strict=True):
             size = size * (length if axis is None or axis not in self.axes else self.axes[axis])
         return size

@@ -83,6 +83,12 @@ class Channels:
         return np.array([group.prunable for group in self.groups], dtype=bool)
 
     @functools.cached_property
+    def prunable_places(self) -> int:
+        """How many places on the axes of all calls hold a channel that can be pruned."""
+        inside = [vector[vector >= 0] for axes in self.axes for vector in axes.values()]
+        return sum(int(self.prunable[self.group_of[units]].sum()) for units in inside)
+
+    @functools.cached_property
     def weights_in_common(self) -> dict[int, tuple[Any, ...]]:
         """The weights that another layer holds, too, by call; a layer that holds another one has all of its weights."""
         holders: dict[int, set[int]] = {}

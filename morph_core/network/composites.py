@@ -1,14 +1,15 @@
 """Which layers of a network are opened before its channels are followed, so that what is inside them can be pruned.
 
-A network of layers that all have rules is taken as Keras recorded it. A layer that runs other layers is opened at once
-(see `opening`); one without layers inside, such as a layer that scales by a weight of its own, is probed first and
-opened when the probe cannot tell what it does and more channels can be pruned then. What does not open stays one layer
-and is kept whole, with the reason.
+A network in which some layer runs others is opened down to layers that have a rule or belong to Keras (see `opening`).
+Any other is taken as Keras recorded it, and layers without a rule, such as one that scales by a weight of its own, are
+probed; those of which the probe cannot tell what they do are opened where more channels can be pruned then. What does
+not open stays one layer and is kept whole, with the reason.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ from .flows import is_elementwise
 from .grouping import channels_of
 from .opening import open_network
 from .probe import probe
-from .resize import made_anew
+from .resize import configuration_of, made_anew
 from .rules import rule_for
 from .trace import trace
 
@@ -31,31 +32,28 @@ def channels_of_model(model: keras.Model) -> Channels:
     """
     name = model.name if isinstance(model, keras.Model) else ""
     recorded = trace(model)
-    layers = {id(call.layer): call.layer for call in recorded.calls}.values()
-    opens = any(_is_composite(layer) for layer in layers)
-    found = _opened(model, name, frozenset()) if opens else channels_of(name, recorded)
-    if isinstance(found, str):
-        recorded_channels = channels_of(name, recorded)
-        return dataclasses.replace(recorded_channels, notes=(*recorded_channels.notes, found))
-    opened: frozenset[int] = frozenset()
-    # A layer that opens may show another one inside that the probe cannot tell.
-    while more := {id(layer) for layer in _refused(found)} - opened:
-        opened |= more
-        further = _opened(model, name, opened)
-        if isinstance(further, str):
-            break
+    if any(_is_composite(layer) for layer in {id(call.layer): call.layer for call in recorded.calls}.values()):
+        found = _opened(model, name, _is_known)
+        if isinstance(found, str):
+            closed = channels_of(name, recorded)
+            return dataclasses.replace(closed, notes=(*closed.notes, found))
+        return found
+    found = channels_of(name, recorded)
+    refused = _refused(found)
+    if refused:
+        opens = {id(layer) for layer in refused}
+        further = _opened(model, name, lambda layer: id(layer) not in opens)
         # What cannot be made anew as it is can be as what it runs.
-        must_open = any(not _can_be_made_anew(layer) for layer in _refused(found))
-        if not must_open and _prunable_channels(further) <= _prunable_channels(found):
-            break
-        found = further
+        must_open = any(not _can_be_made_anew(layer) for layer in refused)
+        if not isinstance(further, str) and (must_open or further.prunable_places > found.prunable_places):
+            return further
     return found
 
 
-def _opened(model: keras.Model, name: str, opened: frozenset[int]) -> Channels | str:
-    """The channels with composite layers opened, and those of these ids; or why none could be."""
+def _opened(model: keras.Model, name: str, is_leaf: Callable[[Any], bool]) -> Channels | str:
+    """The channels with all layers opened that are no leaves; or why none could be."""
     try:
-        network = open_network(model, lambda layer: _is_leaf(layer) and id(layer) not in opened)
+        network = open_network(model, is_leaf)
     except Exception as error:  # noqa: BLE001 -- whatever the layers' own code raises, the network stays closed
         return f"no layer could be opened: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
     found = channels_of(name, network.trace)
@@ -65,14 +63,10 @@ def _opened(model: keras.Model, name: str, opened: frozenset[int]) -> Channels |
 
 def _can_be_made_anew(layer: Any) -> bool:
     try:
-        made_anew(layer, layer.get_config())
+        made_anew(layer, configuration_of(layer))
     except Exception:  # noqa: BLE001 -- whatever a stranger's constructor raises, the layer cannot be made by it
         return False
     return True
-
-
-def _prunable_channels(channels: Channels) -> int:
-    return sum(group.size for group in channels.groups if group.prunable)
 
 
 def _is_composite(layer: Any) -> bool:
@@ -80,15 +74,17 @@ def _is_composite(layer: Any) -> bool:
     return isinstance(layer, keras.Layer) and not _is_known(layer) and bool(layer._layers)
 
 
-def _is_leaf(layer: Any) -> bool:
-    if isinstance(layer, keras.layers.Activation):
-        return is_elementwise(layer.activation)
-    return _is_known(layer) or not layer._layers
-
-
 def _is_known(layer: Any) -> bool:
-    """Whether a layer is Keras' own or has a rule: those stay as they are."""
+    """Whether a layer is Keras' own or has a rule: those stay as they are, but for activations that are not known."""
+    if isinstance(layer, keras.layers.Activation):
+        return is_elementwise(layer.activation) and _is_found_by_name(layer.activation)
     return rule_for(layer).flow is not probe or type(layer).__module__.split(".")[0] == "keras"
+
+
+def _is_found_by_name(function: Any) -> bool:
+    """Whether Keras finds a function when it loads a model: its own, and those that were registered."""
+    is_own = getattr(keras.activations, getattr(function, "__name__", ""), None) is function
+    return is_own or keras.saving.get_registered_name(function) != getattr(function, "__name__", None)
 
 
 def _refused(channels: Channels) -> list[Any]:

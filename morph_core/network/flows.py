@@ -42,8 +42,10 @@ class Flow:
         makes: names of the axes whose channels this call makes; filled in likewise.
         learned_weights: for a layer without a row, along which axes its weights follow the channels.
         dtypes: of the tensors read; [] for floats.
+        keeps_first: which way out where channels come to lie along two axes, see `move`.
+        lays_along_several: whether they do; filled in.
         note: what the user should know of this layer, though no group stays because of it.
-    is_refused: whether the probe could not tell what this layer does.
+        is_refused: whether the probe could not tell what this layer does.
     """
 
     call: Call
@@ -57,6 +59,8 @@ class Flow:
     dtypes: list[str] = dataclasses.field(default_factory=list)
     note: str = ""
     is_refused: bool = False
+    keeps_first: bool = False
+    lays_along_several: bool = False
 
     @property
     def layer(self) -> Any:
@@ -609,6 +613,12 @@ def concatenate(flow: Flow) -> Labelled:
     return first
 
 
+def stack(flow: Flow) -> Labelled:
+    """Lays tensors side by side along a new axis: channels in the same place are one."""
+    united = np.asarray(join(dataclasses.replace(flow, output_shapes=flow.shapes[:1])))
+    return np.expand_dims(united, flow.layer.axis % len(flow.output_shape)) if united.any() else flow.nothing()
+
+
 def flatten(flow: Flow) -> Labelled:
     """Every position of a channel becomes a feature of its own, all with the channel's label."""
     labels, shape = flow.inputs[0], flow.shapes[0]
@@ -626,7 +636,8 @@ def move(flow: Flow) -> Labelled:
     """Moves numbers about without changing any (reshape, split, slice): so it moves labels, by running on them.
 
     Where channels come to lie along two axes, as in the first half of a channel shuffle, those that differ only along
-    the first are tied, so that what is left is a full block again. Each part of a split, or a slice, is recorded as an
+    the first are tied, so that what is left is a full block again; or, where `flow.keeps_first`, as for features of
+    heads, those that differ only along the last. Each part of a split, or a slice, is recorded as an
     axis, so that its channels are groups of their own: their number says where the next part begins.
     """
     labels, shape = flow.inputs[0], flow.shapes[0]
@@ -669,11 +680,13 @@ def _one_axis(flow: Flow, labels: np.ndarray, known: int) -> np.ndarray:
         return np.zeros([1] * labels.ndim, dtype=np.int64)
     if len(varying) < 2:
         return labels
-    table = np.moveaxis(labels, varying[-1], 0).reshape(labels.shape[varying[-1]], -1)
+    flow.lays_along_several = True
+    kept = varying[0 if flow.keeps_first else -1]
+    table = np.moveaxis(labels, kept, 0).reshape(labels.shape[kept], -1)
     first = np.broadcast_to(table[:, :1], table[:, 1:].shape)
     flow.labels.unite(first, table[:, 1:], f"{flow.describe()} lays channels along several axes")
     shape = [1] * labels.ndim
-    shape[varying[-1]] = -1
+    shape[kept] = -1
     return table[:, 0].reshape(shape)
 
 

@@ -25,13 +25,26 @@ def channels_of(name: str, trace: Trace) -> Channels:
     Raises:
         MorphError: a layer's number of channels is unknown.
     """
-    return _Grouping(name, trace).channels()
+    grouping = _Grouping(name, trace)
+    found = grouping.channels()
+    several = grouping.several
+    stuck = [index for index in several if not _all_prunable(found, trace.calls[index].outputs)]
+    # A reshape does not tell channels in blocks from features in heads: what can be pruned afterwards does.
+    if stuck:
+        others = [_Grouping(name, trace, frozenset(first)).channels() for first in {tuple(stuck), tuple(several)}]
+        found = max([found, *others], key=lambda channels: channels.prunable_places)
+    return found
+
+
+def _all_prunable(channels: Channels, tensors: tuple[int, ...]) -> bool:
+    units = [channels.tensors[number].ravel() for number in tensors]
+    return all((one >= 0).all() and channels.prunable[channels.group_of[one]].all() for one in units)
 
 
 class _Grouping:
     """The pass that labels every tensor, and the step from labels to groups."""
 
-    def __init__(self, name: str, traced: Trace) -> None:
+    def __init__(self, name: str, traced: Trace, keeps_first: frozenset[int] = frozenset()) -> None:
         self.name = name
         self.trace = traced
         self.labels = Labels()
@@ -40,6 +53,8 @@ class _Grouping:
         self.makes: list[set[str]] = []
         self.notes: list[str] = []
         self.refused: list[int] = []
+        self.keeps_first = keeps_first
+        self.several: list[int] = []
         self.rules = [rule_for(call.layer) for call in traced.calls]
 
     def channels(self) -> Channels:
@@ -80,6 +95,7 @@ class _Grouping:
                 shapes=[shapes[number] for number in call.inputs],
                 output_shapes=[shapes[number] for number in call.outputs],
                 dtypes=[self.trace.dtypes[number] for number in call.inputs] if self.trace.dtypes else [],
+                keeps_first=index in self.keeps_first,
             )
             made = self.rules[index].flow(flow)
             for number, labels in zip(call.outputs, [made] if isinstance(made, np.ndarray) else made, strict=True):
@@ -88,6 +104,8 @@ class _Grouping:
                 self.rules[index] = dataclasses.replace(self.rules[index], weights=flow.learned_weights)
             if flow.note:
                 self.notes.append(flow.note)
+            if flow.lays_along_several:
+                self.several.append(index)
             if flow.is_refused:
                 self.refused.append(index)
             self.axes.append(flow.axes)
@@ -101,7 +119,10 @@ class _Grouping:
             if earlier == index:
                 continue
             for name, vector in self.axes[index].items():
-                other = self.axes[earlier][name]
+                other = self.axes[earlier].get(name, vector)
+                if len(other) != len(vector):
+                    # No weight can follow an axis that has another length at each call.
+                    continue
                 self.labels.unite(other, vector, f"layer '{call.name}' is also called on channels that stay")
 
     def _keep_weights_in_common(self) -> None:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from ..arrays import as_numpy
-from .resize import made_anew
+from .resize import configuration_of, made_anew
 from .trial import Doubt, Trial
 
 
@@ -72,7 +72,7 @@ def compare_with_fewer(
     ]
     args, kwargs = trial.arguments(fewer)
     try:
-        twin = made_anew(trial.layer, trial.layer.get_config())
+        twin = made_anew(trial.layer, configuration_of(trial.layer))
         output = keras.tree.flatten(twin(*args, **kwargs))[0]
     except Exception as error:
         raise Doubt(f"it cannot be built for fewer channels ({type(error).__name__})") from error

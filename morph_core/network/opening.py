@@ -611,6 +611,8 @@ class _Merger:
             operation, positional, named = self._sized(operation, config, positional, named, outputs, dtype)
         else:
             outputs = tuple(self._number(tensors) for tensors in zip(*(step.outputs for step in steps), strict=True))
+        if not isinstance(operation, keras.Layer):
+            operation = _with_plain_types(operation)
         inputs = tuple(leaf.index for leaf in keras.tree.flatten((positional, named)) if isinstance(leaf, Ref))
         name = self.names.of(operation, self.runs[0].paths, owner)
         self.calls.append(Call(name, operation, positional, named, inputs, outputs))
@@ -746,13 +748,9 @@ class _Merger:
         if isinstance(operation, keras.Layer):
             raise _Differs(f"it calls layer '{operation.name}' with a size of its input")
         if type(operation).__name__ == "Reshape" and not _has_size((positional, named)):
-            shape = config["newshape"]
-            if sum(isinstance(size, dict) for size in shape) == 1 and -1 not in shape:
-                return (
-                    type(operation)(tuple(-1 if isinstance(size, dict) else size for size in shape)),
-                    positional,
-                    named,
-                )
+            made = self.shapes[outputs[0]]
+            if made.count(None) == 1:
+                return type(operation)(tuple(-1 if size is None else size for size in made)), positional, named
         refs = [leaf for leaf in keras.tree.flatten((positional, named)) if isinstance(leaf, Ref)]
         places = {id(ref): place for place, ref in enumerate(refs)}
         written = keras.tree.map_structure(
@@ -825,6 +823,19 @@ def _needed(run: _Run) -> list[_Step]:
 
 def _serialized(operation: Any) -> Any:
     return keras.saving.serialize_keras_object(operation)
+
+
+def _with_plain_types(operation: Any) -> Any:
+    """An operation like this that can be saved, where a type in its arguments is an object of the backend."""
+    try:
+        operation.get_config()
+    except NotImplementedError:
+        given = {key: value for key, value in vars(operation).items() if _is_argument(operation, key)}
+        for key, value in given.items():
+            if key == "dtype" and value is not None:
+                given[key] = keras.backend.standardize_dtype(value)
+        return type(operation)(**given)
+    return operation
 
 
 def _is_argument(operation: Any, name: str) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 from .dependence import sources_of
 from .flows import Flow, Labelled
 from .narrower import DROPS, compare_with_fewer
+from .resize import configuration_of
 from .trace import Ref
 from .trial import Doubt, Trial
 
@@ -101,7 +102,7 @@ def _cached(flow: Flow, axes: list[int | None]) -> Finding:
     """What the probe finds, remembered for layers of one class that are configured, called and shaped alike."""
     call = flow.call
     try:
-        config = {key: value for key, value in call.layer.get_config().items() if key != "name"}
+        config = {key: value for key, value in configuration_of(call.layer).items() if key != "name"}
     except Exception as error:  # noqa: BLE001 -- whatever a stranger's get_config raises, the layer is kept whole
         return Finding(refusal=f"it has no usable get_config ({error})")
     arguments = keras.tree.map_structure(

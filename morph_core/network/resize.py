@@ -6,6 +6,7 @@ A reshape names its target shape, a split its points, a slice its ends: when cha
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,13 +46,32 @@ class Resize:
         return place if left is None else round(float(left[:place].sum()))
 
 
+def configuration_of(layer: Any) -> dict[str, Any]:
+    """The configuration of a layer or operation.
+
+    Raises:
+        NotImplementedError: it says nothing of its arguments.
+    """
+    try:
+        return layer.get_config()
+    except NotImplementedError:
+        # One that has no arguments of its own need not say any; what Keras could not write down is its policy.
+        own = [name for name in inspect.signature(type(layer).__init__).parameters if name not in ("self", "kwargs")]
+        if own or not isinstance(layer, keras.Layer):
+            raise
+        return {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy.name}
+
+
 def made_anew(layer: Any, config: dict[str, Any]) -> Any:
     """A new layer or operation like `layer`, from its configuration, which may be changed."""
     if isinstance(layer, keras.layers.Lambda):
         # Keras does not make functions from configurations, since files could bring any; here they are at hand.
         functions = {"function": layer.function, "output_shape": layer._output_shape, "mask": layer.mask}
         return type(layer)(**{**config, **functions})
-    return type(layer).from_config(config)
+    # Functions that nobody registered, such as an activation of one's own, are at hand as well.
+    functions = {value.__name__: value for value in vars(layer).values() if inspect.isfunction(value)}
+    with keras.saving.custom_object_scope(functions):
+        return type(layer).from_config(config)
 
 
 def target_shape(resize: Resize) -> None:

@@ -20,7 +20,7 @@ from ..errors import MorphError
 from . import flows, masking, products, resize
 from .flows import Flow, Labelled
 from .probe import probe
-from .standins import KeepInputs, Sized, Weight
+from .standins import Constant, KeepInputs, Sized, Weight
 from .trace import Call, Ref
 
 Axes = Mapping[str, tuple[str | None, ...]]
@@ -148,7 +148,7 @@ _RECURRENT = Rule(
     widths={"units": "out"},
     weights={"cell.kernel": ("in", "gates"), "cell.recurrent_kernel": ("out", "gates"), "cell.bias": ("gates",)},
     gates={"cell.kernel": "in", "cell.recurrent_kernel": "out"},
-    kernels={"cell.kernel": "input", "cell.recurrent_kernel": "input"},
+    kernels={"cell.kernel": "sequences", "cell.recurrent_kernel": "sequences"},
 )
 _ATTENTION_GATES = {
     "_query_dense.kernel": "in_query",
@@ -170,7 +170,7 @@ _ATTENTION = Rule(
     },
     gates={**_ATTENTION_GATES, "_output_dense.kernel": "heads"},
     kernels={
-        "_query_dense.kernel": "input",
+        "_query_dense.kernel": "query",
         "_key_dense.kernel": "key",
         "_value_dense.kernel": "value",
         "_output_dense.kernel": "output",
@@ -290,6 +290,7 @@ RULES: dict[type, Rule] = {
     **_rows(_ALL_NEEDED_SCALED, "Subtract", "Average", "Maximum", "Minimum"),
     **_rows(_COMPETE, "Softmax"),
     Weight: Rule(flows.hold, widths={"shape.0": "out"}, weights={"weight": ("out",)}),
+    Constant: Rule(flows.stay),
     Sized: Rule(flows.stay, products=lambda call: products.formula_of(call.layer.operation)(call)),
     KeepInputs: Rule(flows.carry, passes=True, joins="first", scales=_always),
 }
@@ -309,6 +310,7 @@ OPERATIONS: dict[str, Rule] = {
     "Einsum": Rule(flows.contract, products=products.OF_OPERATIONS["Einsum"]),
     "Matmul": Rule(flows.multiply_matrices, products=products.OF_OPERATIONS["Matmul"]),
     "Repeat": Rule(flows.repeat),
+    "Stack": Rule(flows.stack, scales=_without_constants),
     "Take": Rule(flows.look_up),
     **dict.fromkeys(
         "Cast Celu Cos Elu Erf Exp Expm1 Gelu HardSigmoid HardSilu HardTanh HardSwish Isfinite Isinf Isnan "

@@ -29,7 +29,7 @@ from ..errors import MorphError
 from ..network.gating import gated_call
 from ..network.graph import ChannelGraph
 from ..network.placement import Placement
-from ..network.resize import Resize, made_anew
+from ..network.resize import Resize, configuration_of, made_anew
 from ..network.standins import KeepInputs
 from ..network.topology import Topology
 from ..network.trace import Call, Ref, input_structure, pack_outputs, standardize_inputs, takes_training
@@ -378,7 +378,7 @@ def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -
     if not is_layer and (rule.resize is None or not graph.axes[index]):
         return call.layer, args
     try:
-        config: dict[str, Any] = _as_new(call.layer.get_config())
+        config: dict[str, Any] = _as_new(configuration_of(call.layer))
         if is_layer:
             config["name"] = call.name
         for argument, axis in rule.widths.items():

@@ -6,9 +6,8 @@ import pytest
 from keras import layers, ops
 
 import morph_core as morph
+from benchmarks.watched import watched_flops
 from tests.core.networks import random_structure
-
-from .watched import watched_flops
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the oracle watches TensorFlow")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from .watched import watched_flops
+from benchmarks.watched import watched_flops
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the oracle watches TensorFlow")
 
