@@ -53,7 +53,7 @@ _SMALL: dict[str, Any] = {
 
 def _resnet() -> Any:
     return keras_hub.models.ResNetBackbone(
-        [8, 8], [3, 3], [64, 64], [1, 1], [1, 2], "basic_block", image_shape=(IMAGE, IMAGE, 3)
+        [64], [7], [64, 128], [1, 1], [1, 2], "basic_block", image_shape=(IMAGE, IMAGE, 3)
     )
 
 
@@ -111,7 +111,7 @@ def _sam() -> Any:
 H = keras_hub.models
 
 _SPECIAL: dict[str, Callable[[], Any]] = {
-    "BASNetBackbone": lambda: H.BASNetBackbone(_resnet_34(), 1, image_shape=(64, 64, 3), projection_filters=8),
+    "BASNetBackbone": lambda: H.BASNetBackbone(_resnet_34(), 1, image_shape=(64, 64, 3), projection_filters=64),
     "CLIPBackbone": _clip,
     "CSPNetBackbone": lambda: H.CSPNetBackbone(
         8, 3, 2, [1, 1], [1, 2], [16, 32], "dark_block", stage_type="csp", image_shape=(IMAGE, IMAGE, 3)

@@ -75,8 +75,8 @@ class CallWidths:
         inside: (layer, arguments, opened) -> multiply-adds of another layer that is called with such arguments, at its
             own full widths; opened, by what its code runs.
         batch: how many examples the tensors hold; 1 where that is left open.
-        rows: places along the first axis of its first input, and of its output, that belong to one example: 1 but for
-            such as windows of an image that are laid along the batch.
+        rows: places along the axis of the batch of its first input, and of its output, that belong to one example: 1
+            but for such as windows of an image that are laid along the batch; NaN where they are not known.
     """
 
     name: str
@@ -138,14 +138,14 @@ class CallWidths:
             # Channels lie on the last axis there; what is left are places, which have the same sizes at any width.
             shape = found.sizes
         first = getattr(self.layer, "data_format", None) == "channels_first"
+        rows = self.rows[side == "output"] if side in ("input", "output") else (shape[0] or 1) / self.batch
         places = shape[2:] if first else shape[1:-1]
-        if any(size is None or np.isnan(size).any() for size in places):
+        if side in ("input", "output") and shape and shape[0] is not None and shape.count(None) == 1:
+            # The batch lies along another axis, so the first is one of places.
+            places = (shape[0], *(size for size in places if size is not None))
+        if np.isnan(rows) or any(size is None or np.isnan(size).any() for size in places):
             raise MorphError(
                 f"Layer '{self.name}' ({self.kind}) has an {side} of unknown size {shape}, so its FLOPs are unknown. "
                 "Give keras.Input a shape without None, or use cost='params'."
             )
-        if side in ("input", "output"):
-            rows = self.rows[side == "output"]
-        else:
-            rows = (shape[0] or 1) / self.batch
         return max(rows, 1) * math.prod(size or 1 for size in places)

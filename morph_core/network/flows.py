@@ -44,6 +44,8 @@ class Flow:
         dtypes: of the tensors read; [] for floats.
         keeps_first: which way out where channels come to lie along two axes, see `move`.
         lays_along_several: whether they do; filled in.
+        rows: places along the open axis of the batch that belong to one example, in the first tensor read; 0
+            where only the first axis can be the batch's.
         note: what the user should know of this layer, though no group stays because of it.
         is_refused: whether the probe could not tell what this layer does.
     """
@@ -57,6 +59,7 @@ class Flow:
     makes: set[str] = dataclasses.field(default_factory=set)
     learned_weights: dict[str, tuple[str | None, ...]] = dataclasses.field(default_factory=dict)
     dtypes: list[str] = dataclasses.field(default_factory=list)
+    rows: int = 0
     note: str = ""
     is_refused: bool = False
     keeps_first: bool = False
@@ -645,9 +648,10 @@ def move(flow: Flow) -> Labelled:
         return flow.keep_whole(f"{flow.describe()} is called with positions that are tensors")
     if not labels.any():
         return flow.nothing()
-    if None in shape[1:] or math.prod(size or 1 for size in shape) > _LARGEST_LABEL_TENSOR:
+    sizes = [max(flow.rows, 1) if size is None else size for size in shape]
+    if (None in shape[1:] and (shape[0] is None or not flow.rows)) or math.prod(sizes) > _LARGEST_LABEL_TENSOR:
         return flow.keep_whole(f"{flow.describe()} moves a tensor of unknown or very large size {shape}")
-    full = np.ascontiguousarray(np.broadcast_to(labels, [size or 1 for size in shape]), dtype=np.int32)
+    full = np.ascontiguousarray(np.broadcast_to(labels, sizes), dtype=np.int32)
     args, kwargs = keras.tree.map_structure(
         lambda leaf: keras.ops.convert_to_tensor(full) if isinstance(leaf, Ref) else leaf,
         (flow.call.args, flow.call.kwargs),
@@ -701,7 +705,9 @@ def look_up(flow: Flow) -> Labelled:
     """ops.take along an axis of places: channels along the other axes stay."""
     labels, axis = flow.inputs[0], flow.layer.axis
     is_called_plainly = flow.call.args and isinstance(flow.call.args[0], Ref)
-    if not is_called_plainly or axis is None or any(other.any() for other in flow.inputs[1:]):
+    for places in flow.inputs[1:]:
+        flow.labels.freeze(places, f"{flow.describe()} looks up what lies there")
+    if not is_called_plainly or axis is None:
         return _whole_if_any(flow, f"{flow.describe()} is called in a way that is not followed")
     axis %= labels.ndim
     if labels.shape[axis] > 1 or labels.size == 1:

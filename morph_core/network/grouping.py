@@ -96,6 +96,7 @@ class _Grouping:
                 output_shapes=[shapes[number] for number in call.outputs],
                 dtypes=[self.trace.dtypes[number] for number in call.inputs] if self.trace.dtypes else [],
                 keeps_first=index in self.keeps_first,
+                rows=self.trace.rows[call.inputs[0]] if self.trace.rows and call.inputs else 0,
             )
             made = self.rules[index].flow(flow)
             for number, labels in zip(call.outputs, [made] if isinstance(made, np.ndarray) else made, strict=True):

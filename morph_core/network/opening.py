@@ -649,7 +649,10 @@ class _Merger:
             return
         if isinstance(values[0], tuple):
             path = self.runs[0].paths.get(id(layer), owner)
-            made: Any = Weight.around(variable, name=f"{layer.name}_{attribute}", dtype=layer.dtype_policy)
+            given = getattr(layer, f"{attribute.lstrip('_')}_initializer", None)
+            made: Any = Weight.around(
+                variable, initializer=given, name=f"{layer.name}_{attribute}", dtype=layer.dtype_policy
+            )
             name = self.names.free(_joined(path, attribute.lstrip("_")))
         else:
             made = Constant(array, dtype=str(array.dtype))
@@ -772,12 +775,16 @@ class _Merger:
             raise _Differs("a tensor in it has another rank at another size of its input")
         self.shapes.append(tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True)))
         self.dtypes.append(str(tensors[0].dtype))
-        self.rows.append(self._rows([shape[0] if shape else 1 for shape in shapes]))
+        self.rows.append(self._rows(shapes))
         return number
 
-    def _rows(self, firsts: list[int | None]) -> int:
-        batch, first = self.sizes[0].batch, firsts[0]
-        return first // batch if batch and first and len(set(firsts)) > 1 else 1
+    def _rows(self, shapes: list[tuple[int | None, ...]]) -> int:
+        """How many places of one example lie along the axis that grows with the batch, from the runs' sizes of it."""
+        batch = self.sizes[0].batch
+        for sizes in zip(*shapes[:2], strict=True):
+            if batch and sizes[0] and len(set(sizes)) > 1:
+                return sizes[0] // batch
+        return 1
 
 
 class _Names:

@@ -54,10 +54,9 @@ class Sizes:
             widths: as for `axes`.
         """
         shape, units = self._channels.trace.shapes[tensor], self._channels.tensors[tensor]
-        sizes: list[Any] = [np.nan if size is None else size for size in shape]
-        # The batch is left open on the first axis, or where a transposition took it.
-        if None in shape:
-            sizes[shape.index(None)] = self.rows_of(tensor) if shape[0] is None else 1
+        sizes: list[Any] = [self.rows_of(tensor) if size is None else size for size in shape]
+        if shape.count(None) > 1:
+            sizes = [np.nan if size is None and axis else sizes[axis] for axis, size in enumerate(shape)]
         inside = units[units >= 0]
         seed = tuple(sizes)
         axes = [axis for axis in range(units.ndim) if units.shape[axis] == units.size == shape[axis]]
@@ -75,7 +74,9 @@ class Sizes:
         return next((shape[0] for shape in shapes if shape and shape[0]), 1)
 
     def rows_of(self, tensor: int) -> float:
-        """Places along the first axis that belong to one example, as windows of an image do; 1 for the channels' axis.
+        """Places along the axis of the batch that belong to one example: more than 1 for windows of an image, say.
+
+        NaN where a size is open that is not the batch's, and no other.
 
         Args:
             tensor: its number.
@@ -86,10 +87,16 @@ class Sizes:
     def _rows_of(self) -> list[float]:
         trace = self._channels.trace
         rows = trace.rows or (1,) * len(trace.shapes)
-        return [
-            _rows_of_one(shape, units, places, self.batch)
-            for shape, units, places in zip(trace.shapes, self._channels.tensors, rows, strict=True)
-        ]
+        leaves_open = any(trace.shapes[number][:1] == (None,) for number in trace.inputs)
+
+        def of_one(shape: tuple[int | None, ...], units: np.ndarray, places: int) -> float:
+            if not shape or units.shape[0] > 1:
+                return 1
+            if shape[0] is None or (leaves_open and None in shape):
+                return places
+            return np.nan if None in shape else max((shape[0] or 1) / self.batch, 1)
+
+        return [of_one(*found) for found in zip(trace.shapes, self._channels.tensors, rows, strict=True)]
 
     @functools.cached_property
     def rows(self) -> list[dict[str, int]]:
@@ -119,8 +126,13 @@ class Sizes:
         counts = np.zeros((len(self._channels.tensors), len(self._channels.groups)))
         fixed = np.zeros(len(self._channels.tensors))
         for number, (units, shape) in enumerate(zip(self._channels.tensors, self._channels.trace.shapes, strict=True)):
-            # Labels have length 1 along axes of places, the batch being the first.
-            places = [size for axis, size in enumerate(shape) if axis and units.shape[axis] == 1]
+            # Labels have length 1 along axes of places. The batch is the first of them, or the one that is left open.
+            moved = bool(shape) and shape[0] is not None and None in shape
+            places = [
+                size
+                for axis, size in enumerate(shape)
+                if (axis or moved) and units.shape[axis] == 1 and not (moved and size is None)
+            ]
             if None in places:
                 fixed[number] = np.nan
                 continue
@@ -132,9 +144,3 @@ class Sizes:
                     self._channels.group_of[inside], minlength=len(self._channels.groups)
                 )
         return counts / np.maximum(self._channels.seed_widths, 1), fixed
-
-
-def _rows_of_one(shape: tuple[int | None, ...], units: np.ndarray, places: int, batch: int) -> float:
-    if not shape or units.shape[0] > 1:
-        return 1
-    return places if shape[0] is None else max(shape[0] / batch, 1)

@@ -2,9 +2,8 @@
 
 The code inside a composite layer may multiply by a weight (`x * self.gamma`), add a table that it computed
 (`x + positions`), or repeat something as often as there are examples. In a functional model every step is a call of a
-layer or operation, so each of these gets a small layer. A rebuilt network gets one where an
-input has lost its readers. All are registered with Keras, so that a network made of
-them is saved and loaded without this library's objects being named.
+layer or operation, so each of these gets a small layer. A rebuilt network gets one where an input has lost its readers.
+All are registered with Keras, so that a network made of them is saved and loaded without naming them.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ..arrays import as_numpy
 from ..errors import MorphError
 
 _PACKAGE = "morph_core"
@@ -35,6 +35,7 @@ class Weight(keras.layers.Layer):
     Args:
         shape: of the weight.
         initializer, regularizer, constraint: as in `add_weight`.
+        weight_dtype: of the weight, where it is not the layer's, such as that of whole numbers.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class Weight(keras.layers.Layer):
         initializer: Any = "zeros",
         regularizer: Any = None,
         constraint: Any = None,
+        weight_dtype: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        self.weight_dtype = weight_dtype
         self.shape = tuple(shape)
         self.initializer = keras.initializers.get(initializer)
         self.regularizer = keras.regularizers.get(regularizer)
@@ -53,9 +56,17 @@ class Weight(keras.layers.Layer):
 
     @classmethod
     def around(cls, variable: Any, **options: Any) -> Weight:
-        """The layer whose weight is an existing variable, which it shares."""
+        """The layer whose weight is an existing variable, which it shares.
+
+        Keras forgets how a variable was initialised. Unless that is given, a new one gets numbers like those that the
+        variable has now: all the same, or random ones of the same mean and deviation.
+        """
+        is_float = keras.backend.is_float_dtype(variable.dtype)
+        if options.get("initializer") is None:
+            options["initializer"] = _initializer_like(as_numpy(variable)) if is_float else "zeros"
         layer = cls(
             tuple(variable.shape),
+            weight_dtype=None if is_float else variable.dtype,
             regularizer=getattr(variable, "regularizer", None),
             constraint=getattr(variable, "constraint", None),
             trainable=variable.trainable,
@@ -69,6 +80,7 @@ class Weight(keras.layers.Layer):
         self.weight = self.add_weight(
             name="weight",
             shape=self.shape,
+            dtype=self.weight_dtype,
             initializer=self.initializer,
             regularizer=self.regularizer,
             constraint=self.constraint,
@@ -87,7 +99,15 @@ class Weight(keras.layers.Layer):
             "initializer": keras.initializers.serialize(self.initializer),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
+            "weight_dtype": self.weight_dtype,
         }
+
+
+def _initializer_like(numbers: np.ndarray) -> keras.initializers.Initializer:
+    numbers = numbers.astype("float64")
+    if not numbers.size or (numbers == numbers.flat[0]).all():
+        return keras.initializers.Constant(float(numbers.flat[0]) if numbers.size else 0.0)
+    return keras.initializers.RandomNormal(float(numbers.mean()), float(numbers.std()))
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)

@@ -62,8 +62,8 @@ class Trace:
         shapes: of every tensor, by its number; the batch dimension and unknown sizes are None.
         inputs, outputs: numbers of the model's own input and output tensors, flattened.
         dtypes: of every tensor, by its number; () where they were not recorded.
-        rows: for every tensor whose first axis is open, how many places on it belong to one example: 1 for an ordinary
-            one, 9 for one of windows that are laid along the batch; () where all are ordinary.
+        rows: for every tensor, how many places along the open axis of the batch belong to one example: 1 for an
+            ordinary one, 9 for one of windows that are laid along the batch; () where all are ordinary.
     """
 
     calls: tuple[Call, ...]

@@ -171,3 +171,63 @@ def test_a_layer_that_does_not_open_stays_closed_with_its_reason():
     graph = morph.ChannelGraph.from_model(keras.Model(inputs, layers.Dense(2)(y)))
     assert not graph.prunable.any()
     assert "layer 'undecided' stays closed: its code does not run on symbolic tensors" in str(graph)
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Shifted(layers.Layer):
+    """Weights of several kinds, used by themselves."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.shift_initializer = keras.initializers.Constant(0.25)
+
+    def build(self, shape):
+        self.dense = layers.Dense(HIDDEN)
+        self.dense.build(shape)
+        self.scale = self.add_weight(shape=(HIDDEN,), initializer="ones", name="scale")
+        self.shift = self.add_weight(shape=(HIDDEN,), initializer=self.shift_initializer, name="shift")
+        self.table = self.add_weight(shape=(STEPS, 1), initializer=keras.initializers.RandomNormal(3.0, 0.5))
+        self.order = self.add_weight(
+            shape=(STEPS,),
+            initializer=lambda shape, dtype: ops.convert_to_tensor(np.arange(STEPS)[::-1].copy(), dtype=dtype),
+            dtype="int32",
+            trainable=False,
+            name="order",
+        )
+
+    def call(self, x):
+        return ops.take(self.dense(x) * self.scale + self.shift + self.table, self.order, axis=1)
+
+
+def test_weights_used_by_themselves_start_anew_as_they_started_in_the_seed():
+    inputs = keras.Input((STEPS, 5))
+    head = layers.Dense(2, name="head")
+    model = keras.Model(inputs, head(Shifted(name="shifted")(layers.Dense(WIDTH, name="stem")(inputs))))
+    structure = random_structure(morph.ChannelGraph.from_model(model), 0.5)
+    student = morph.rebuild(model, structure)
+    weights = {layer.name: layer.weights[0] for layer in student.layers if "shifted-" in layer.name and layer.weights}
+    assert np.array_equal(weights["shifted-scale"], np.ones(HIDDEN // 2))
+    assert np.array_equal(weights["shifted-shift"], np.full(HIDDEN // 2, 0.25))
+    assert np.array_equal(weights["shifted-order"], np.arange(STEPS)[::-1])
+    assert 2.0 < np.mean(weights["shifted-table"]) < 4.0
+    assert morph.verify(model, structure, batch()) < 1e-5
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Boastful(layers.Layer):
+    """Says that it halves its input, and does something else where numbers are at hand."""
+
+    def build(self, shape):
+        self.dense = layers.Dense(WIDTH)
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x) * (0.5 if isinstance(x, keras.KerasTensor) else 1.0)
+
+
+def test_an_opened_network_that_answers_otherwise_than_its_layers_is_not_opened():
+    inputs = keras.Input((WIDTH,))
+    y = Boastful(name="boastful")(layers.Dense(WIDTH, name="a")(inputs))
+    graph = morph.ChannelGraph.from_model(keras.Model(inputs, layers.Dense(2)(y)))
+    assert not graph.prunable.any()
+    assert "no layer is opened: the opened network answers otherwise than the layers themselves" in str(graph)

@@ -1,0 +1,77 @@
+"""Does an opened network answer as the seed does? It is asked, before anything is built on it.
+
+Opening trusts what layers say of their own shapes, and what their code does on symbolic tensors. A layer may say one
+thing and do another, so both networks are run once on the same random numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..arrays import as_numpy
+from .trace import Ref, Trace, input_structure, takes_training
+
+# Of the largest output: what another order of the same operations may change in float32, and in half precision.
+_ROUNDING, _HALF_ROUNDING = 1e-4, 5e-2
+_OPEN_SIZES = {3: 12, 4: 32, 5: 16}
+
+
+def disagreement(model: keras.Model, trace: Trace) -> str:
+    """Why a trace is not of this model; "" when it is, or when the model does not run on random numbers.
+
+    Weights, and the state of random generators, are left as they were.
+    """
+    structure = input_structure(model)
+    batch = keras.tree.map_structure(_draw, structure)
+    try:
+        expected, again = _answers(lambda: model(batch, training=False)), _answers(lambda: model(batch, training=False))
+    except Exception:  # noqa: BLE001 -- a model may ask more of its inputs than that they are numbers
+        return ""
+    if not all(np.array_equal(one, other, equal_nan=True) for one, other in zip(expected, again, strict=True)):
+        return ""
+    try:
+        received = _answers(lambda: _run(trace, keras.tree.flatten(batch)))
+    except Exception as error:  # noqa: BLE001 -- whatever its calls raise, the trace is not of the model
+        return f"the opened network does not run ({type(error).__name__})"
+    for one, other in zip(expected, received, strict=True):
+        if one.shape != other.shape:
+            return f"the opened network makes an output of shape {other.shape} instead of {one.shape}"
+        rounding = _ROUNDING if one.dtype.itemsize >= 4 else _HALF_ROUNDING
+        one, other = one.astype("float64"), other.astype("float64")
+        far = np.abs(np.nan_to_num(one) - np.nan_to_num(other)).max(initial=0.0)
+        if far > rounding * max(np.abs(np.nan_to_num(one)).max(initial=0.0), 1e-6):
+            return f"the opened network answers otherwise than the layers themselves (by {far:.2g})"
+    return ""
+
+
+def _draw(tensor: Any) -> Any:
+    """Two examples of an input: small whole numbers, or numbers around zero."""
+    shape = [2 if tensor.shape[0] is None else tensor.shape[0]]
+    shape += [_OPEN_SIZES.get(len(tensor.shape), 12) if size is None else size for size in tensor.shape[1:]]
+    rng = np.random.default_rng(len(shape))
+    if keras.backend.is_float_dtype(tensor.dtype):
+        return keras.ops.convert_to_tensor(rng.uniform(-1, 1, shape).astype("float32"), dtype=tensor.dtype)
+    return keras.ops.convert_to_tensor(rng.integers(0, 2, shape), dtype=tensor.dtype)
+
+
+def _answers(run: Any) -> list[np.ndarray]:
+    with keras.StatelessScope():
+        return [as_numpy(output) for output in keras.tree.flatten(run())]
+
+
+def _run(trace: Trace, inputs: list[Any]) -> list[Any]:
+    tensors: dict[int, Any] = dict(zip(trace.inputs, inputs, strict=True))
+    for call in trace.calls:
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: tensors[leaf.index] if isinstance(leaf, Ref) else leaf, (call.args, call.kwargs)
+        )
+        layer: Any = call.layer
+        if takes_training(layer):
+            kwargs = {**kwargs, "training": False}
+        # What holds a weight or a constant takes any tensor, which tells it when to run.
+        made = layer(*(args if call.inputs else inputs[:1]), **kwargs)
+        tensors.update(zip(call.outputs, keras.tree.flatten(made), strict=True))
+    return [tensors[number] for number in trace.outputs]
