@@ -89,8 +89,8 @@ class Weight(keras.layers.Layer):
     def call(self, _: Any) -> Any:
         return ops.convert_to_tensor(self.weight)
 
-    def compute_output_shape(self, _: Any) -> tuple[int, ...]:
-        return self.shape
+    def compute_output_spec(self, _: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(self.shape, dtype=self.weight_dtype or self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {
