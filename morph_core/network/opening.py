@@ -59,7 +59,7 @@ def open_network(model: keras.Model, is_leaf: Callable[[Any], bool]) -> Opened:
     """Open the composite layers of a model, to any depth; the model is left untouched.
 
     Args:
-        model: functional, Sequential, or subclassed and built.
+        model: functional or Sequential.
         is_leaf: whether a layer is to stay as it is, since it is known what it does.
     """
     keep_closed: dict[int, str] = {}

@@ -123,9 +123,9 @@ def _function_of(model: Any) -> Any:
         return model
     what = f"'{model.name}' ({type(model).__name__})" if isinstance(model, keras.Model) else repr(type(model).__name__)
     raise MorphError(
-        f"Model {what} is not a functional Keras model: a subclassed model's layers are wired by Python code that "
-        "cannot be read. Build it with the functional API (keras.Model(inputs, outputs)) or as a keras.Sequential; "
-        "layers of your own inside it are fine."
+        f"Model {what} is not a functional Keras model: a subclassed model's layers are wired by Python code, which "
+        "does not say what it is called on. Call it on symbolic inputs: inputs = keras.Input(shape); "
+        "keras.Model(inputs, model(inputs)). Then its layers are opened; it shares its weights with the model."
     )
 
 

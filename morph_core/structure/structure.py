@@ -1,4 +1,4 @@
-"""The result of a search: how wide every layer is, as a value that survives JSON and rebuilds the network by itself.
+"""The result of a search: how wide every layer is, as a value that survives JSON and makes a network from its seed.
 
 A structure belongs to one seed network, known by the fingerprint of its graph. It says for each group of channels how
 many are left and, unless it was expanded, which. Everything else in it (layers, costs, trajectory) is there to be read:

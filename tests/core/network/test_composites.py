@@ -232,3 +232,38 @@ def test_an_opened_network_that_answers_otherwise_than_its_layers_is_not_opened(
     graph = morph.ChannelGraph.from_model(keras.Model(inputs, layers.Dense(2)(y)))
     assert not graph.prunable.any()
     assert "no layer is opened: the opened network answers otherwise than the layers themselves" in str(graph)
+
+
+class Subclassed(keras.Model):
+    """A model as tutorials write them: its layers are wired in `call`."""
+
+    def __init__(self, block=Block, **options):
+        super().__init__(**options)
+        self.stem, self.block, self.head = layers.Dense(WIDTH), block(), layers.Dense(3)
+
+    def call(self, x, training=False):
+        x = self.block(self.stem(x))
+        return self.head(ops.mean(x, axis=1))
+
+
+def test_a_subclassed_model_is_refused_with_the_way_to_have_it_opened():
+    with pytest.raises(morph.MorphError, match=r"keras.Model\(inputs, model\(inputs\)\). Then its layers are opened"):
+        morph.ChannelGraph.from_model(Subclassed(name="own"))
+
+
+def test_a_subclassed_model_called_on_symbolic_inputs_is_opened():
+    inputs = keras.Input((STEPS, 5))
+    model = randomize(keras.Model(inputs, Subclassed(name="own")(inputs)))
+    graph = morph.ChannelGraph.from_model(model)
+    assert {group.name for group in graph.groups if group.prunable} >= {"own-stem", "own-block-wide"}
+    structure = random_structure(graph, 0.5)
+    assert morph.verify(model, structure, batch()) < 1e-5
+    assert structure.costs["params"]["structure"] == morph.rebuild(model, structure).count_params()
+
+
+def test_a_subclassed_model_that_does_not_open_says_at_which_line():
+    inputs = keras.Input((STEPS, 5))
+    model = keras.Model(inputs, Subclassed(Undecided, name="own")(inputs))
+    assert "layer 'own-block' stays closed: its code does not run on symbolic tensors at test_composites.py:" in str(
+        morph.ChannelGraph.from_model(model)
+    )
