@@ -20,7 +20,8 @@ class MorphStructure(Artifact):
                       model.get_weights(), named 0, 1, ..., and "paths", the names of the weights
     ```
 
-    `structure.json` and the code that builds the seed make the network: `morph_core.rebuild(build_model(hparams), Structure.load(path))`.
+    `structure.json` and the code that builds the seed make the network:
+    `morph_core.rebuild(build_model(hparams), Structure.load(path))`.
 
     Custom properties, so that a pipeline's metadata can be searched without opening the files:
 

@@ -266,7 +266,9 @@ def test_data_of_unknown_length_keep_their_schedule(tmp_path):
     assert start(tmp_path) == expected
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_ema": True}, {"gradient_accumulation_steps": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings", thorough_but([{}, {"use_ema": True}, {"gradient_accumulation_steps": 2}], quick=[{}])
+)
 def test_an_ordinary_model_is_continued_as_well(settings, tmp_path):
     def start(checkpoint, seed, *callbacks):
         keras.utils.set_random_seed(seed)

@@ -452,6 +452,7 @@ def test_gates_that_a_loop_forgets_to_train_are_noticed(gate):
 # --- several devices --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_two_devices_see_the_gradients_and_prices_of_one():
     """In a process of its own, since TensorFlow divides its CPU before it is first used."""
     if BACKEND != "tensorflow":

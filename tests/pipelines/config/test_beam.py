@@ -33,6 +33,7 @@ def test_several_workers_of_the_direct_runner_are_processes(workers):
     assert (direct.direct_running_mode, direct.direct_num_workers) == ("multi_processing", workers)
 
 
+@pytest.mark.thorough
 def test_dataflow_gets_what_beams_own_validator_asks_for():
     found = options(f"beam: {DATAFLOW}")
     cloud = found.view_as(pipeline_options.GoogleCloudOptions)
