@@ -3,11 +3,14 @@
 `morph_pipeline(config)` wires the components and runs nothing. The cycles are unrolled in the graph: `MorphTrainer-2`
 starts from the structure that `MorphTrainer-1` found, so each cycle has its own artifact, is cached on its own, and a
 run that was interrupted goes on where it stopped. The Retrainer trains the last structure, from scratch or, with
-`warm_start`, from the weights of its search; Evaluator compares it with the bound in the configuration and with the
-latest blessed model; Pusher pushes it only when it passed.
+`warm_start`, from the weights of its search. With `finish: in_place` there is none, and the last MorphTrainer trains
+its network to the end itself. Evaluator compares the model with the bound in the configuration and with the latest
+blessed model; Pusher pushes it only when it passed.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from tfx import v1 as tfx
 
@@ -39,13 +42,14 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
         return frontier_pipeline(config)
     data = stages.prepare(config)
     search = stages.search(config, data)
-    structure = search[-1].outputs["structure"]
-    retrainer = Retrainer(
-        **data.arguments,
-        structure=structure,
-        warm_start=config.retrain.warm_start,
-        **stages.training(config, config.retrain),
-    )
-    model = retrainer.outputs["model"]
-    push = stages.evaluate_and_push(config, data.examples, model, baseline)
-    return stages.assemble(config, config.name, [*data.nodes, *search, retrainer, *push])
+    training: list[Any] = list(search)
+    if config.finish == "from_scratch":
+        retrainer = Retrainer(
+            **data.arguments,
+            structure=search[-1].outputs["structure"],
+            warm_start=config.retrain.warm_start,
+            **stages.training(config, config.retrain),
+        )
+        training.append(retrainer)
+    push = stages.evaluate_and_push(config, data.examples, training[-1].outputs["model"], baseline)
+    return stages.assemble(config, config.name, [*data.nodes, *training, *push])

@@ -88,6 +88,8 @@ def training(config: PipelineConfig, training: TrainingConfig, **display: str) -
 def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> list[MorphTrainer]:
     """The unrolled cycles of a search; each starts from the structure of the one before.
 
+    With `finish: in_place` the last one trains its network to the end.
+
     Args:
         config: of the pipeline.
         data: what `prepare` returned.
@@ -95,6 +97,7 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
     """
     trainers: list[MorphTrainer] = []
     for cycle, expand_to in enumerate(config.expansions, 1):
+        to_the_end = cycle == config.cycles and config.finish == "in_place"
         trainer = MorphTrainer(
             **data.arguments,
             structure=trainers[-1].outputs["structure"] if trainers else None,
@@ -107,7 +110,9 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
             gate=config.gate,
             expand_to=expand_to,
             keep_weights=config.search.keep_weights and cycle == config.cycles,
-            **training(config, config.search, cycle=f"{cycle}/{config.cycles}"),
+            finish="in_place" if to_the_end else "from_scratch",
+            search_fraction=config.search_fraction if to_the_end else None,
+            **training(config, config.whole_run if to_the_end else config.search, cycle=f"{cycle}/{config.cycles}"),
         ).with_id(f"{name}-{cycle}")
         trainers.append(trainer)
     return trainers

@@ -5,7 +5,9 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 from sklearn.datasets import load_wine
 
@@ -87,3 +89,27 @@ def test_run_takes_csv_and_prints_what_came_out(config_file):
     report = re.search(r"^report +(\S+)$", done.output, re.MULTILINE)
     assert report is not None
     assert Path(report.group(1)).exists()
+
+
+def test_in_one_run_there_is_no_retrainer_and_what_was_pushed_can_be_retrained(config_file):
+    config_file.write_text(CONFIG + "finish: in_place\n")
+    done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
+    assert done.exit_code == 0, done.output
+    about = "cycle 1 of 1: shrink to 50% of the seed's params, train what is left to the end"
+    assert f"[6/9] MorphTrainer-1 ({about})" in done.output
+    assert "Retrainer" not in done.output
+    row = re.search(r"│ parameters +│ +([\d,]+) │ +([\d,]+) │", done.output)
+    pushed = re.search(r"^pushed +(\S+)$", done.output, re.MULTILINE)
+    report = re.search(r"^report +(\S+)$", done.output, re.MULTILINE)
+    assert row and pushed and report, done.output
+    seed, final = (int(text.replace(",", "")) for text in row.groups())
+    assert final <= 0.5 * seed
+    variables = tf.saved_model.load(pushed.group(1)).variables
+    assert sum(int(np.prod(variable.shape)) for variable in variables) == final
+    assert Path(report.group(1)).is_relative_to(config_file.parent / "pipeline_root" / "MorphTrainer-1")
+    assert re.search(r"^evaluation +sparse_categorical_accuracy [01]", done.output, re.MULTILINE)
+
+    again = CliRunner().invoke(cli, ["run", "--pipeline", "retrain", "--config", str(config_file)])
+    assert again.exit_code == 0, again.output
+    assert re.search(rf"pushed on .* to {pushed.group(1)}", again.output), again.output
+    assert "Retrainer" in again.output

@@ -105,6 +105,20 @@ def test_the_last_search_keeps_the_weights_that_the_retraining_starts_from():
     assert flags == {"MorphTrainer-1": set(), "MorphTrainer-2": {"keep_weights"}, "Retrainer": {"warm_start"}}
 
 
+def test_in_place_the_last_search_makes_the_model_and_nothing_is_retrained():
+    text = TEXT.replace("[1.0, 0.5]", "[1.0, null]").replace("steps: 100, batch_size: 16", "epochs: 9, batch_size: 64")
+    nodes = nodes_of(text + "finish: in_place\n")
+    assert "Retrainer" not in nodes
+    first, last = (nodes[f"MorphTrainer-{cycle}"] for cycle in (1, 2))
+    assert "model" not in first.outputs
+    assert (first.exec_properties["search_fraction"], last.exec_properties["search_fraction"]) == (None, 0.25)
+    lengths = [json_utils.loads(node.exec_properties["custom_config"])["epochs"] for node in (first, last)]
+    assert lengths == [3, 3 + 9]
+    for node in ("Evaluator", "Pusher"):
+        assert source_of(nodes[node].inputs["model"]) == ("MorphTrainer-2", "model")
+    assert source_of(nodes["LatestBlessedModel"].raw_inputs["candidate"]) == ("MorphTrainer-2", "model")
+
+
 def test_uniform_widths_have_the_multiples_and_floors_of_the_search():
     lines = [line for line in TEXT.splitlines() if not line.startswith(("target", "expand_to"))]
     given = "budgets: [0.25]\nchoose: {min_accuracy: 0.9}\nmultiple_of: 8\nmin_channels: {conv_1: 4}"
