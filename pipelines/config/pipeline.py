@@ -290,6 +290,11 @@ class PipelineConfig(Section):
         return self.search.model_copy(update={length: getattr(self.search, length) + getattr(self.retrain, length)})
 
     @property
+    def final_training(self) -> TrainingConfig:
+        """The training that the model comes out of."""
+        return self.whole_run if self.finish == "in_place" else self.retrain
+
+    @property
     def search_fraction(self) -> float:
         """The part of that training that the search takes."""
         return getattr(self.search, self._length) / getattr(self.whole_run, self._length)

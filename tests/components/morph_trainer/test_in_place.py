@@ -195,13 +195,6 @@ def test_mixed_precision_is_exported_as_float32(raw_trainer, run):
     assert len(model.variables) == 8
 
 
-@pytest.mark.thorough
-def test_a_distribution_strategy_trains_both_parts(raw_trainer, run):
-    config = {"epochs": 2, "distribution": {"strategy": "mirrored", "devices": ["CPU:0"]}}
-    outputs = run(raw_trainer(custom_config=config, search_fraction=0.5))
-    assert set(load(outputs["model"]).signatures) == {"serving_default", "raw_tensors"}
-
-
 # --- the outputs ------------------------------------------------------------------------------------------------------
 
 
