@@ -12,7 +12,7 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 from morph_tfx.components import MorphTrainer, Retrainer, StructureExporter
-from morph_tfx.components.training import loop, user_module
+from morph_tfx.components.training import loop, trained_model, user_module
 from tests.components.conftest import DIGITS, RAW_DIGITS, channel, example, fails_cleanly, narrowed
 
 
@@ -134,6 +134,27 @@ def test_the_exported_weights_are_those_of_the_end_of_the_run(raw_trainer, run, 
     StructureExporter(outputs["structure"]).read_weights(kept)
     for mine, theirs in zip(kept.get_weights(), result.get_weights(), strict=True):
         assert (mine == theirs).all()
+
+
+def test_a_trained_network_is_not_trained_again_when_writing_it_failed(raw_trainer, run, tmp_path, monkeypatch, capsys):
+    component = raw_trainer(
+        search_fraction=0.5, custom_config={"epochs": 2, "checkpoint_dir": str(tmp_path / "volume")}
+    )
+    with monkeypatch.context() as patch:
+
+        def full(*args, **kwargs):
+            raise OSError("No space left on device")
+
+        patch.setattr(trained_model, "write", full)
+        fails_cleanly(run, component, "No space left", tmp_path, OSError)
+    capsys.readouterr()
+    outputs = run(component, "again")
+    shown = capsys.readouterr().out
+    assert "[train] continuing after epoch 2 of 2" in shown
+    assert "step " not in shown
+    assert set(load(outputs["model"]).signatures) == {"serving_default", "raw_tensors"}
+    assert 0 < outputs["model"].get_float_custom_property("val_accuracy") <= 1
+    assert list((tmp_path / "volume").iterdir()) == []
 
 
 @pytest.mark.thorough
