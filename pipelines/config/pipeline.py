@@ -104,10 +104,10 @@ class PipelineConfig(Section):
         "one for each (null: stays shrunk)",
         examples=[0.5],
     )
-    finish: Literal["from_scratch", "in_place"] = Field(
+    finish: Literal["from_scratch", "in_place", "both"] = Field(
         "from_scratch",
         description="from_scratch: a Retrainer trains the last structure anew; in_place: the last search cuts the "
-        "network and trains it to the end itself, for as long as 'retrain' says",
+        "network and trains it to the end itself, for as long as 'retrain' says; both: the better model is pushed",
         examples=["in_place"],
     )
     search: SearchConfig = Field(description="length of the training inside each search")
@@ -266,8 +266,8 @@ class PipelineConfig(Section):
             )
         if self.retrain.warm_start:
             raise ValueError(
-                "retrain.warm_start: with finish: in_place nothing is retrained, the network goes on with its own "
-                "weights; leave warm_start out"
+                f"retrain.warm_start: with finish: {self.finish} the network goes on with its own weights in the "
+                "search already; leave warm_start out"
             )
         for key in ("batch_size", "distribution", "mixed_precision"):
             here, there = getattr(self.search, key), getattr(self.retrain, key)

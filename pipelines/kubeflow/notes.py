@@ -33,7 +33,7 @@ def notes_on(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: Pipelin
             )
         else:
             notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
-    searches, retrains = pipeline == "morph", pipeline == "retrain" or config.finish == "from_scratch"
+    searches, retrains = pipeline == "morph", pipeline == "retrain" or config.finish != "in_place"
     for component, there in zip(TRAINING, (searches, retrains), strict=True):
         if not there:
             continue

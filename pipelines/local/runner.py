@@ -113,7 +113,7 @@ def _cycle(config: PipelineConfig, cycle: int) -> str:
     else:
         shrink = f"shrink {config.cost} with strength {config.strength:g}"
     more = f", expand to {expand_to:.0%}" if expand_to else ""
-    if cycle == config.cycles and config.finish == "in_place":
+    if cycle == config.cycles and config.finish != "from_scratch":
         more += ", train what is left to the end"
     return f"cycle {cycle} of {config.cycles}: {shrink}{more}"
 

@@ -144,7 +144,7 @@ def test_in_place_the_last_search_takes_the_length_of_both_trainings(changes, le
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        (("finish: inplace",), "finish: expected 'from_scratch' or 'in_place', got 'inplace'"),
+        (("finish: inplace",), "finish: expected 'from_scratch', 'in_place' or 'both', got 'inplace'"),
         ((*IN_PLACE, "expand_to: 0.8"), "finish: expand_to widens the last structure to 0.8 of the seed's cost"),
         (
             (*IN_PLACE, "target:", "budgets: [0.25, 0.5]", "choose: {min_accuracy: 0.9}"),
@@ -152,7 +152,7 @@ def test_in_place_the_last_search_takes_the_length_of_both_trainings(changes, le
         ),
         (
             ("finish: in_place", "search: {epochs: 3, keep_weights: true}", "retrain: {epochs: 9, warm_start: true}"),
-            "retrain.warm_start: with finish: in_place nothing is retrained",
+            "retrain.warm_start: with finish: in_place the network goes on with its own weights",
         ),
         (("finish: in_place", "retrain: {steps: 9}"), "the lengths of both are expected in 'epochs' or those of both"),
         (

@@ -35,9 +35,14 @@ def spec(job) -> dict:
 @pytest.fixture(scope="module")
 def one_run(tmp_path_factory) -> tuple[Path, list[str]]:
     """The job in which the last search trains its network to the end, and what compiling it said."""
-    text = TEXT.replace("expand_to: 0.5\n", "finish: in_place\n").replace("{steps: 500,", "{epochs: 40,")
     lines: list[str] = []
-    return compiled(tmp_path_factory.mktemp("one-run"), text + KUBEFLOW, lines), lines
+    return compiled(tmp_path_factory.mktemp("one-run"), finishing("in_place"), lines), lines
+
+
+def finishing(how: str) -> str:
+    """The configuration with another `finish`."""
+    text = TEXT.replace("expand_to: 0.5\n", f"finish: {how}\n").replace("{steps: 500,", "{epochs: 40,")
+    return text + KUBEFLOW
 
 
 def check_golden(job: Path, name: str) -> None:
@@ -70,6 +75,14 @@ def test_in_one_run_the_last_search_makes_the_model_that_is_evaluated_and_shown(
     assert {"structure", "structure_report", "model", "model_metrics"} <= set(outputs)
     assert "model" not in spec["components"]["MorphTrainer-1"]["outputDefinitions"]["artifacts"]
     assert not any("Retrainer" in line for line in lines)
+
+
+def test_the_job_that_trains_either_way_pushes_what_the_comparison_hands_out(tmp_path):
+    tasks = specs(compiled(tmp_path, finishing("both")))[0]["root"]["dag"]["tasks"]
+    assert {"MorphTrainer-2", "Retrainer", "Evaluator-in-place", "Evaluator-from-scratch", "Frontier"} <= set(tasks)
+    assert "Evaluator" not in tasks
+    source = tasks["Pusher"]["inputs"]["artifacts"]["model"]["taskOutputArtifact"]
+    assert source == {"outputArtifactKey": "model", "producerTask": "Frontier"}
 
 
 def test_the_same_configuration_gives_the_same_bytes(job, tmp_path):
