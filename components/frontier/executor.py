@@ -85,7 +85,10 @@ def _point(branch: dict[str, Any], number: int, artifacts: dict[str, Artifact], 
             "for it with the same cost."
         )
     evaluation = artifacts[f"evaluation_{number}"].uri
-    metrics = {name: value for name, value in measured(evaluation).items() if name != "example_count"}
+    found = measured(evaluation)
+    # Where there is a baseline, TFMA gives each metric's difference from it as well.
+    differences = {f"{name}_diff" for name in found}
+    metrics = {name: value for name, value in found.items() if name not in {"example_count", *differences}}
     if len(metrics) != 1:
         raise morph.MorphError(
             f"{branch['label']}: expected one metric in its evaluation, found {', '.join(metrics) or 'none'}."

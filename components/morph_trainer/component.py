@@ -1,8 +1,10 @@
 """The MorphTrainer component: examples and a module file go in, the learned structure of the network comes out.
 
 The search trains the user's own network with gates on its channels, under a price on their cost, and keeps the channels
-that earn it. The weights are thrown away unless `keep_weights` is set; Retrainer trains the structure from scratch.
-Cycles are unrolled: a MorphTrainer whose `structure` is the output of another continues from there.
+that earn it. With `finish="in_place"` it takes the first part of the epochs only; the network is then cut, trained to
+the end in the same run, and comes out as a model, so that the component stands where TFX's Trainer stood. Otherwise the
+weights are thrown away unless `keep_weights` is set, and Retrainer trains the structure from scratch. Cycles are
+unrolled: a MorphTrainer whose `structure` is the output of another continues from there.
 """
 
 from collections.abc import Mapping
@@ -16,10 +18,14 @@ from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.system_executions import Train
 
+from morph_core import MorphError
+
 from ..structure_exporter import MorphStructure
 from ..training import spec as training_spec
 from ..training.custom_config import with_flag
+from ..training.inputs import DEFAULT_EPOCHS
 from ..training.user_module import package_user_module
+from . import in_place
 from .executor import Executor
 from .goal import Goal
 
@@ -39,14 +45,28 @@ class MorphTrainerSpec(ComponentSpec):
         "expand_to": ExecutionParameter(type=float, optional=True),
         "multiple_of": ExecutionParameter(type=str, optional=True),
         "min_channels": ExecutionParameter(type=str, optional=True),
+        "search_fraction": ExecutionParameter(type=float, optional=True),
     }
     # Inputs and outputs share one name space, so the structure to start from cannot be called "structure" too.
     INPUTS: ClassVar = {**training_spec.INPUTS, "seed_structure": ChannelParameter(type=MorphStructure, optional=True)}
     OUTPUTS: ClassVar = {
         "structure": ChannelParameter(type=MorphStructure),
         "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
+        "model": ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     TYPE_ANNOTATION = Train
+
+
+class _Outputs(dict[str, Any]):
+    """The outputs of a MorphTrainer without a model; who expects one, as of a Trainer, is told how to get it."""
+
+    def __missing__(self, name: str) -> Any:
+        if name != "model":
+            raise KeyError(name)
+        raise MorphError(
+            "This MorphTrainer has no output 'model': with finish='from_scratch' its result is a structure. Give it "
+            "finish='in_place', or take the model of a Retrainer."
+        )
 
 
 class MorphTrainer(base_component.BaseComponent):
@@ -58,15 +78,18 @@ class MorphTrainer(base_component.BaseComponent):
         transform_graph=transform.outputs["transform_graph"],
         module_file="my_model.py",
         target=0.5,
-        expand_to=1.0,
-        train_args=trainer_pb2.TrainArgs(num_steps=2000),
+        finish="in_place",
+        train_args=trainer_pb2.TrainArgs(num_steps=6000),
     )
+    evaluator = Evaluator(model=search.outputs["model"], ...)
     ```
 
     Outputs:
 
     - `structure`: a `MorphStructure`, with the report.
-    - `model_run`: TensorBoard logs of the search.
+    - `model_run`: TensorBoard logs of the run.
+    - `model`, with `finish="in_place"` only: the trained network, as Retrainer's `model` is. Otherwise there is no such
+      output, so nothing can be connected to a model that nobody has trained.
     """
 
     SPEC_CLASS = MorphTrainerSpec
@@ -93,6 +116,8 @@ class MorphTrainer(base_component.BaseComponent):
         eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
         custom_config: dict[str, Any] | RuntimeParameter | None = None,
         keep_weights: bool = False,
+        finish: str = in_place.FROM_SCRATCH,
+        search_fraction: float | RuntimeParameter | None = None,
     ):
         """Constructs the component.
 
@@ -123,17 +148,23 @@ class MorphTrainer(base_component.BaseComponent):
             multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names.
             min_channels: channels that each layer keeps, unless its branch goes whole; a number or numbers by layer. A
                 `RuntimeParameter` of this and of multiple_of holds JSON, as does one of target or budget that is text.
-            train_args: `splits` (default: train) and `num_steps`, the total number of steps of the search.
+            train_args: `splits` (default: train) and `num_steps`, the total number of steps.
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
-            custom_config: `epochs` and `batch_size` of the search, `hparams` for `build_model`, `cycle` to show,
+            custom_config: `epochs` (of the whole run) and `batch_size`, `hparams` for `build_model`, `cycle` to show,
                 `checkpoint_dir` to continue from when the execution was killed.
-            keep_weights: write the narrowed network's weights beside the structure, for a Retrainer with
-                `warm_start=True`. Not with expand_to, since nobody trained the channels that it adds.
+            keep_weights: write the narrowed network's weights at the end of the run beside the structure, for a
+                Retrainer with `warm_start=True`. Not with expand_to, since nobody trained the channels that it adds.
+            finish: `"from_scratch"`: the structure is the result, and a Retrainer makes a model of it. `"in_place"`:
+                the network is cut in the middle of the run, keeps its weights, and is trained to the end; it is the
+                output `model`. Not with expand_to, nor with the strategy "multi_worker_mirrored".
+            search_fraction: with `"in_place"`, the part of the epochs that the search takes, to the nearest whole
+                epoch; a quarter by default.
 
         Raises:
             MorphError: what can be seen to be wrong without data.
         """
-        goal = Goal(cost, target, budget, strength, gate, expand_to, multiple_of, min_channels).check()
+        fraction = in_place.fraction_asked_for(finish, search_fraction)
+        goal = Goal(cost, target, budget, strength, gate, expand_to, multiple_of, min_channels, fraction).check()
         shared = training_spec.arguments(
             component="MorphTrainer",
             examples=examples,
@@ -146,12 +177,17 @@ class MorphTrainer(base_component.BaseComponent):
             eval_args=eval_args,
             custom_config=with_flag(custom_config, "keep_weights", keep_weights),
         )
+        if not isinstance(custom_config, RuntimeParameter):
+            in_place.check(goal, custom_config, (custom_config or {}).get("epochs") or DEFAULT_EPOCHS)
         spec = MorphTrainerSpec(
             **shared,
             **goal.properties(),
             seed_structure=structure,
             structure=types.Channel(type=MorphStructure),
             model_run=types.Channel(type=standard_artifacts.ModelRun),
+            model=None if fraction is None else types.Channel(type=standard_artifacts.Model),
         )
+        if fraction is None:
+            spec.outputs = _Outputs(spec.outputs)
         super().__init__(spec=spec)
         package_user_module(self)

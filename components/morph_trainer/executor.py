@@ -1,4 +1,7 @@
-"""Runs one search: builds the user's network, narrows it while it trains, widens it again, exports the structure."""
+"""Runs one search: builds the user's network, narrows it while it trains, widens it again, exports the structure.
+
+With a `search_fraction` the narrowed network is trained to the end in the same run, and exported, too.
+"""
 
 import dataclasses
 from typing import Any
@@ -7,6 +10,7 @@ import keras
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
+from tfx.utils import path_utils
 
 import morph_core as morph
 from morph_core.cost.costs import unit_of, written
@@ -14,14 +18,30 @@ from morph_core.search.checkpoint import Storage
 
 from ..artifacts.staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
-from ..training import checkpoints, distribution, loop
+from ..training import checkpoints, distribution, loop, serving, trained_model
 from ..training import inputs as training_inputs
 from ..training.custom_config import custom_config_of
 from ..training.progress import ProgressCallback
+from . import in_place
 from .goal import Goal
 
 # What rounding explains, relative to the largest output: float32 networks agree to about 1e-6, half precision to 1e-3.
 _ROUNDING, _HALF_ROUNDING = 1e-4, 1e-2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What one run has found.
+
+    Attributes:
+        structure: relative to the user's own network, whatever the search started from.
+        network: of that structure, with trained weights; None where nobody asked for it.
+        results: the last epoch's values.
+    """
+
+    structure: morph.Structure
+    network: keras.Model | None
+    results: dict[str, float]
 
 
 class Executor(base_executor.BaseExecutor):
@@ -33,11 +53,11 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Searches, and writes the structure.
+        """Searches, and writes the structure and, where it was trained to the end, the model.
 
         Args:
             input_dict: `examples`, `transform_graph` or `schema`, maybe `hyperparameters` and `seed_structure`.
-            output_dict: `structure` and `model_run`.
+            output_dict: `structure` and `model_run`; `model` where exec_properties have a `search_fraction`.
             exec_properties: those of `MorphTrainerSpec`.
 
         Raises:
@@ -52,6 +72,7 @@ class Executor(base_executor.BaseExecutor):
             emptied_on_failure(artifact_utils.get_single_uri(output_dict["model_run"])) as log_dir,
         ):
             inputs = training_inputs.read(input_dict, exec_properties)
+            in_place.check(goal, config, inputs.epochs)
             keep_weights = bool(config.get("keep_weights"))
             if keep_weights and goal.expand_to is not None:
                 raise morph.MorphError(
@@ -61,7 +82,7 @@ class Executor(base_executor.BaseExecutor):
             seed = inputs.module.seed(inputs.hparams)
             graph = morph.ChannelGraph.from_model(seed)
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
-            structure, narrowed = _search(
+            found = _search(
                 goal,
                 inputs,
                 graph,
@@ -72,10 +93,17 @@ class Executor(base_executor.BaseExecutor):
                 keep_weights,
                 bool(config.get("allow_uncounted")),
             )
+            lines = [_summary(found.structure), f"Report: {exporter.report_path}"]
+            if goal.search_fraction is not None:
+                model = artifact_utils.get_single_instance(output_dict["model"])
+                _write_model(model, found, exporter.artifact.uri, inputs)
+                lines.append(f"Model: {path_utils.serving_model_dir(model.uri)}")
             cycle = f", cycle {inputs.cycle}" if inputs.cycle else ""
-            exporter.write(structure, f"Learned structure{cycle}", trained=narrowed)
+            exporter.write(
+                found.structure, f"Learned structure{cycle}", trained=found.network if keep_weights else None
+            )
             checkpoints.clear(checkpoint)
-        print(_summary(structure), f"Report: {exporter.report_path}", sep="\n", flush=True)
+        print(*lines, sep="\n", flush=True)
 
 
 def _search(
@@ -88,10 +116,9 @@ def _search(
     checkpoint: Storage | None,
     keep_weights: bool,
     allow_uncounted: bool,
-) -> tuple[morph.Structure, keras.Model | None]:
-    """What the search finds: the structure, relative to the user's own network whatever it starts from; and, to keep
-    its weights, the network that was searched without the channels that are gone.
-    """
+) -> _Outcome:
+    """Trains; the network is that of the end of the training or, to keep the weights of a search, of its end."""
+    to_the_end = goal.search_fraction is not None
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
     seed_costs = {cost: graph.cost(cost) for cost in goal.amounts}
     start_costs = {cost: graph.cost(cost, first) for cost in goal.amounts}
@@ -102,26 +129,42 @@ def _search(
     )
     search.compile(**morph.compile_arguments(seed))
     inputs.check_fit(model)
+    if to_the_end:  # the network to be exported is made later, and has the same inputs and outputs
+        serving.signatures(model, inputs.spec, inputs.module)
     progress = ProgressCallback(
         task="search",
         epochs=inputs.epochs,
         steps_per_epoch=inputs.steps_per_epoch,
         cycle=inputs.cycle,
         scales={cost: start_costs[cost] / seed_costs[cost] for cost in seed_costs},
+        then="train" if to_the_end else "",
     )
     for group, reason in search.fixed().items():
         print(f"kept whole: {group}: {reason}", flush=True)
-    loop.train(search, inputs, log_dir, progress, checkpoint)
+    results = loop.train(search, inputs, log_dir, progress, checkpoint)
     structure = search.structure()
     _prove(model, structure, next(iter(inputs.evaluation))[0])
-    narrowed = morph.rebuild(model, structure, weights="inherit") if keep_weights else None
+    network = None
+    if to_the_end:
+        network = search.result()
+        distribution.to_float32(network)
+    elif keep_weights:
+        network = morph.rebuild(model, structure, weights="inherit")
     if first is not None:
         structure = morph.chain(first, structure)
     if goal.expand_to is not None:
         fractions = {cost: float(goal.expand_to) for cost in goal.amounts}
         structure = morph.expand(structure, graph, target=fractions, multiple_of=goal.multiple_of or 1)
     # The user's own words, where the search of a later cycle was given the budget of its smaller network.
-    return dataclasses.replace(structure, goal=goal.asked), narrowed
+    return _Outcome(dataclasses.replace(structure, goal=goal.asked), network, results)
+
+
+def _write_model(
+    artifact: Artifact, found: _Outcome, structure_uri: str, inputs: training_inputs.TrainingInputs
+) -> None:
+    model: Any = found.network
+    signatures = serving.signatures(model, inputs.spec, inputs.module)
+    trained_model.write(artifact, model, signatures, found.structure, structure_uri, inputs.spec, found.results)
 
 
 def _prove(model: keras.Model, structure: morph.Structure, features: Any) -> None:

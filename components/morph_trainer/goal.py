@@ -36,6 +36,8 @@ class Goal:
         expand_to: fraction of the original seed's costs to widen the result to; None leaves it as found.
         multiple_of: channels that widths are multiples of, or numbers by layer.
         min_channels: channels that a layer keeps at least, or numbers by layer.
+        search_fraction: the part of the epochs after which the network is cut and trained to the end; None searches in
+            all of them.
     """
 
     cost: Any = "flops"
@@ -46,6 +48,7 @@ class Goal:
     expand_to: Any = None
     multiple_of: Any = None
     min_channels: Any = None
+    search_fraction: Any = None
 
     @classmethod
     def from_properties(cls, exec_properties: Mapping[str, Any]) -> "Goal":
@@ -117,6 +120,13 @@ class Goal:
                 f"structure has about {largest:.0%} of the seed's {self.cost} already. Raise expand_to, or lower the "
                 "target."
             )
+        _check_fraction(self.search_fraction)
+        if self.search_fraction is not None and self.expand_to is not None:
+            raise morph.MorphError(
+                f"expand_to={self.expand_to!r} with finish='in_place': the network goes on as the search has cut it, "
+                "and the channels that widening adds would not be trained. Leave expand_to out, or use "
+                "finish='from_scratch' and a Retrainer."
+            )
         return self
 
     @property
@@ -152,7 +162,7 @@ class Goal:
             MorphError: the network is already within the target or budget.
         """
         chosen = {"cost": self.cost, "gate": self.gate}
-        optional = {name: getattr(self, name) for name in ("strength", *_COUNTS)}
+        optional = {name: getattr(self, name) for name in ("strength", *_COUNTS, "search_fraction")}
         for name, value in optional.items():
             if isinstance(value, Mapping):
                 value = {layer: count for layer, count in value.items() if layer not in removed}
@@ -196,3 +206,13 @@ def _check_number(argument: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
         within = " in (0, 1]" if argument == "target" else " above 0"
         raise morph.MorphError(f"{argument}={value!r}; expected a number{within}.")
+
+
+def _check_fraction(value: Any) -> None:
+    if not _known(value):
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise morph.MorphError(
+            f"search_fraction={value!r}; expected a number between 0 and 1, the part of the epochs that the search "
+            "takes, such as 0.25. The rest trains the network that it finds."
+        )

@@ -9,16 +9,12 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 
-from ..artifacts import model_assets
-from ..artifacts.properties import set_custom_properties
-from ..artifacts.staging import complete_or_absent, emptied_on_failure
+from ..artifacts.staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
-from ..structure_exporter.properties import cost_properties, goal_properties
-from ..training import checkpoints, distribution, loop
+from ..training import checkpoints, distribution, loop, serving, trained_model
 from ..training import inputs as training_inputs
 from ..training.custom_config import custom_config_of
 from ..training.progress import ProgressCallback
-from . import serving
 
 # Batches from which a warm start estimates the statistics of BatchNormalization: more change little, and take time.
 _RECALIBRATION_STEPS = 100
@@ -68,19 +64,6 @@ class Executor(base_executor.BaseExecutor):
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
             identity = {"network": graph.fingerprint, "widths": structure.widths}
             results = loop.train(model, inputs, log_dir, progress, checkpoint, identity)
-            with complete_or_absent(artifact.uri) as directory:
-                saved_model = path_utils.serving_model_dir(directory)
-                serving.export(model, signatures, saved_model)
-                model_assets.write(saved_model, structure, inputs.spec)
+            trained_model.write(artifact, model, signatures, structure, source.uri, inputs.spec, results)
             checkpoints.clear(checkpoint)
-        set_custom_properties(
-            artifact,
-            {
-                "structure_fingerprint": structure.fingerprint,
-                "structure_uri": source.uri,
-                **goal_properties(structure),
-                **cost_properties(structure),
-                **{name: value for name, value in results.items() if name.startswith("val_")},
-            },
-        )
         print(f"Model: {path_utils.serving_model_dir(artifact.uri)}", flush=True)

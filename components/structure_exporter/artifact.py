@@ -16,7 +16,7 @@ class MorphStructure(Artifact):
     report.html       the same for people, in one self-contained page
     widths.svg        the report's pictures, for slides and other pages
     trajectory.svg    (absent when the structure has no trajectory)
-    weights.npz       (with keep_weights only) the narrowed network's weights at the end of the search: the arrays of
+    weights.npz       (with keep_weights only) the narrowed network's weights at the end of the run: the arrays of
                       model.get_weights(), named 0, 1, ..., and "paths", the names of the weights
     ```
 

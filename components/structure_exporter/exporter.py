@@ -18,8 +18,8 @@ from morph_core import report
 
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
+from ..artifacts.structure_properties import cost_properties, goal_properties
 from . import weights
-from .properties import cost_properties, goal_properties
 
 STRUCTURE_FILE = "structure.json"
 REPORT_FILE = "report.html"

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from morph_core import StructureSearch
+
 # A plain line is due after a tenth of the steps, or after this long; never twice within the shorter time.
 _LONGEST_SILENCE_S = 30.0
 _SHORTEST_PAUSE_S = 1.0
@@ -31,6 +33,7 @@ class ProgressCallback(keras.callbacks.Callback):
         cycle: such as "1/2"; empty when there is one only.
         scales: for each cost that is searched by, what one unit in the logs is as a fraction of the original seed's
             cost; below 1 when the searched network is itself smaller than the seed.
+        then: what a run that begins as a search goes on as, once its network is cut; empty when it stays a search.
         stream: where to write; standard output by default.
     """
 
@@ -41,10 +44,13 @@ class ProgressCallback(keras.callbacks.Callback):
         steps_per_epoch: int,
         cycle: str = "",
         scales: Mapping[str, float] | None = None,
+        then: str = "",
         stream: TextIO | None = None,
     ):
         super().__init__()
-        self._title = f"cycle {cycle}, {task}" if cycle else task
+        prefix = f"cycle {cycle}, " if cycle else ""
+        self._title = f"{prefix}{task}"
+        self._next_title = f"{prefix}{then}" if then else ""
         self._scales = dict(scales or {})
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
@@ -53,6 +59,12 @@ class ProgressCallback(keras.callbacks.Callback):
         self._done = 0
         self._epoch: int | None = None
         self._bar: Live | None = None
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        if self._next_title and not isinstance(model, StructureSearch):
+            self._print(f"the network is cut: {model.count_params():,} parameters are left")
+            self._title, self._next_title = self._next_title, ""
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         self._start = self._shown_at = time.monotonic()

@@ -98,11 +98,21 @@ class Frontier:
         if point is not None:
             return (
                 f"Chosen: {point.label}, {self.metric} {point.accuracy:.4f} at {100 * point.fraction:.1f} % of the "
-                f"seed's {self.cost}; it is {self.rule()}."
+                f"seed's {self.cost}; it is {self.rule()}.{self._lead(point)}"
             )
         failed = sum(point.kind == "learned" and not point.passed for point in self.points)
         why = f" {failed} did not pass the bounds that every pushed model has to pass." if failed else ""
         return f"Nothing was chosen: no learned network {self.condition()}.{why}"
+
+    def _lead(self, point: Point) -> str:
+        """How much better the point is than each learned one of the very same cost, which differs in its training."""
+        rivals = [other for other in self.points if other.kind == "learned" and other.cost == point.cost]
+        leads = [(self._quality(point) - self._quality(other), other) for other in rivals if other is not point]
+        return "".join(
+            f" {other.label} is {abs(lead):.4f} {'worse' if lead >= 0 else 'better'}"
+            f"{'' if other.passed else ', and did not pass its bounds'}."
+            for lead, other in leads
+        )
 
     def gain(self, point: Point) -> float | None:
         """How much better a learned point is than the best uniform one that costs no more, or None without one."""

@@ -70,6 +70,8 @@ def cut(search: keras.Model, seed: keras.Model, structure: Structure) -> keras.M
 
 def _take_names_of_outputs(model: keras.Model, seed: keras.Model) -> None:
     """Losses and metrics may be given by the names of the seed's outputs, which a layer made anew need not have."""
+    if isinstance(seed, keras.Sequential):
+        return  # its one output has no name, to Keras as to the user
     names = list(seed.output_names)
     taken = {layer.name for layer in model.layers}
     for tensor, name in zip(model.outputs, names, strict=True):
@@ -89,8 +91,8 @@ def last_search_epoch(fraction: float, epochs: int) -> int:
     if not 0 < count < epochs:
         part = "the search" if count < 1 else "the network that it finds"
         raise MorphError(
-            f"search_fraction={fraction:g} of epochs={epochs} leaves no whole epoch for {part}. Give fit more epochs, "
-            "or StructureSearch another search_fraction (1.0: all epochs are the search's)."
+            f"search_fraction={fraction:g} of epochs={epochs} leaves no whole epoch for {part}. Train for more "
+            "epochs, or give another search_fraction."
         )
     return count
 

@@ -17,7 +17,7 @@ from .data import DataConfig
 from .evaluation import ChooseConfig, EvaluateConfig
 from .location import Location
 from .section import Section
-from .training import RetrainConfig, SearchConfig
+from .training import RetrainConfig, SearchConfig, TrainingConfig
 
 PipelineKind = Literal["morph", "retrain"]
 """Which of the two pipelines of a configuration: the search, or the retraining of what it found."""
@@ -34,6 +34,11 @@ _Count = Annotated[int, Field(ge=1, strict=True)]
 Shares = Annotated[Annotated[_Share, Tag("one")] | Annotated[dict[str, _Share], Tag("by name")], _KIND]
 Amounts = Annotated[Annotated[_Amount, Tag("one")] | Annotated[dict[str, _Amount], Tag("by name")], _KIND]
 Counts = Annotated[Annotated[_Count, Tag("one")] | Annotated[dict[str, _Count], Tag("by name")], _KIND]
+
+
+def _plain(value: Any) -> Any:
+    """A value as it stands in the file, where a section is a mapping."""
+    return value.model_dump(mode="json", exclude_none=True) if isinstance(value, Section) else value
 
 
 class RetrainPipelineConfig(Section):
@@ -98,6 +103,12 @@ class PipelineConfig(Section):
         description="fraction of the seed's cost to widen to after each search: a number for all cycles or a list with "
         "one for each (null: stays shrunk)",
         examples=[0.5],
+    )
+    finish: Literal["from_scratch", "in_place", "both"] = Field(
+        "from_scratch",
+        description="from_scratch: a Retrainer trains the last structure anew; in_place: the last search cuts the "
+        "network and trains it to the end itself, for as long as 'retrain' says; both: the better model is pushed",
+        examples=["in_place"],
     )
     search: SearchConfig = Field(description="length of the training inside each search")
     retrain: RetrainConfig = Field(description="length of the final training")
@@ -237,6 +248,60 @@ class PipelineConfig(Section):
                 "example: search: {epochs: 20, keep_weights: true}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_run(self) -> PipelineConfig:
+        if self.finish == "from_scratch":
+            return self
+        if self.budgets is not None:
+            raise ValueError(
+                "finish: with 'budgets' learned networks are compared with uniform widths and the seed, which are "
+                "trained from scratch, so all of them are; leave finish out"
+            )
+        if self.expansions[-1] is not None:
+            raise ValueError(
+                f"finish: expand_to widens the last structure to {self.expansions[-1]} of the seed's cost, and a "
+                "network that is trained to the end in place has no weights for the channels that it adds. Leave "
+                "expand_to out, or let null be the last value of its list"
+            )
+        if self.retrain.warm_start:
+            raise ValueError(
+                f"retrain.warm_start: with finish: {self.finish} the network goes on with its own weights in the "
+                "search already; leave warm_start out"
+            )
+        for key in ("batch_size", "distribution", "mixed_precision"):
+            here, there = getattr(self.search, key), getattr(self.retrain, key)
+            if here != there:
+                raise ValueError(
+                    f"finish: in place 'search' and 'retrain' are two parts of one run, so their {key} is expected to "
+                    f"be the same, got {_plain(here)} and {_plain(there)}"
+                )
+        if (self.search.epochs is None) != (self.retrain.epochs is None):
+            raise ValueError(
+                "finish: in place 'search' and 'retrain' are two parts of one run, so the lengths of both are expected "
+                "in 'epochs' or those of both in 'steps'"
+            )
+        return self
+
+    @property
+    def whole_run(self) -> TrainingConfig:
+        """The last search and the training that follows it in place, as one training."""
+        length = self._length
+        return self.search.model_copy(update={length: getattr(self.search, length) + getattr(self.retrain, length)})
+
+    @property
+    def final_training(self) -> TrainingConfig:
+        """The training that the model comes out of."""
+        return self.whole_run if self.finish == "in_place" else self.retrain
+
+    @property
+    def search_fraction(self) -> float:
+        """The part of that training that the search takes."""
+        return getattr(self.search, self._length) / getattr(self.whole_run, self._length)
+
+    @property
+    def _length(self) -> str:
+        return "steps" if self.search.epochs is None else "epochs"
 
     @property
     def expansions(self) -> tuple[float | None, ...]:

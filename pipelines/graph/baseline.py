@@ -17,7 +17,7 @@ from .pushed import pushed_models
 
 
 class LatestOtherBlessedModel(tfx.dsl.experimental.ResolverStrategy):
-    """Resolves `model` to the latest blessed and pushed model that is not `candidate`.
+    """Resolves `model` to the latest blessed and pushed model that is none of the other inputs, the candidates.
 
     It gives an empty list when there is none, and Evaluator then checks the absolute bound only.
 
@@ -31,7 +31,8 @@ class LatestOtherBlessedModel(tfx.dsl.experimental.ResolverStrategy):
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]] | None:
-        candidates = {artifact.id for artifact in input_dict["candidate"]}
+        others = {name: artifacts for name, artifacts in input_dict.items() if name != "model"}
+        candidates = {artifact.id for artifacts in others.values() for artifact in artifacts}
         models = (model for _, model in pushed_models(store, self._pipelines) if model.id not in candidates)
         latest = next(models, None)
-        return {"model": [] if latest is None else [latest], "candidate": input_dict["candidate"]}
+        return {"model": [] if latest is None else [latest], **others}

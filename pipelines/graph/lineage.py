@@ -43,6 +43,23 @@ def made_from(store: mlmd.MetadataStore, artifact: Artifact, key: str, kind: typ
         key: name of the input, such as "structure" of a Retrainer.
         kind: of the input. What has this name but is of another kind does not count.
     """
+    return _beside(store, artifact, metadata_store_pb2.Event.INPUT, key, kind)
+
+
+def made_with(store: mlmd.MetadataStore, artifact: Artifact, key: str, kind: type[A]) -> A | None:
+    """The artifact that the step which made `artifact` made as its output `key`, or None when it has none.
+
+    Args:
+        store: ML metadata.
+        artifact: from that store.
+        key: name of the output, such as "structure" of a MorphTrainer.
+        kind: of the output. What has this name but is of another kind does not count.
+    """
+    return _beside(store, artifact, metadata_store_pb2.Event.OUTPUT, key, kind)
+
+
+def _beside(store: mlmd.MetadataStore, artifact: Artifact, event_type: int, key: str, kind: type[A]) -> A | None:
+    """An input or output of the step that made an artifact."""
     makers = [
         event.execution_id
         for event in store.get_events_by_artifact_ids([artifact.id])
@@ -52,10 +69,8 @@ def made_from(store: mlmd.MetadataStore, artifact: Artifact, key: str, kind: typ
         return None
     # Later executions took the artifact from the cache.
     events = store.get_events_by_execution_ids([min(makers)])
-    inputs = event_lib.reconstruct_artifact_id_multimap(
-        [event for event in events if event.type == metadata_store_pb2.Event.INPUT]
-    )
-    found = store.get_artifacts_by_id(list(inputs.get(key, ())))
+    by_key = event_lib.reconstruct_artifact_id_multimap([event for event in events if event.type == event_type])
+    found = store.get_artifacts_by_id(list(by_key.get(key, ())))
     return next(iter(_deserialized(store, [one for one in found if one.type == kind.TYPE_NAME], kind)), None)
 
 

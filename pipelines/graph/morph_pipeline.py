@@ -3,19 +3,25 @@
 `morph_pipeline(config)` wires the components and runs nothing. The cycles are unrolled in the graph: `MorphTrainer-2`
 starts from the structure that `MorphTrainer-1` found, so each cycle has its own artifact, is cached on its own, and a
 run that was interrupted goes on where it stopped. The Retrainer trains the last structure, from scratch or, with
-`warm_start`, from the weights of its search; Evaluator compares it with the bound in the configuration and with the
-latest blessed model; Pusher pushes it only when it passed.
+`warm_start`, from the weights of its search. With `finish: in_place` there is none, and the last MorphTrainer trains
+its network to the end itself. Evaluator compares the model with the bound in the configuration and with the latest
+blessed model; Pusher pushes it only when it passed. With `finish: both` there are two models of the one structure, each
+with an Evaluator, and Frontier hands the better one of those that passed to Pusher.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from tfx import types
 from tfx import v1 as tfx
 
-from morph_tfx.components import Retrainer
+from morph_tfx.components import Frontier, MorphTrainer, Retrainer
+from morph_tfx.components.frontier.component import Branch
 
 from ..config import PipelineConfig
 from . import stages
-from .frontier_pipeline import frontier_pipeline
+from .frontier_pipeline import FRONTIER, frontier_pipeline
 
 
 def cycle_id(cycle: int) -> str:
@@ -39,13 +45,40 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
         return frontier_pipeline(config)
     data = stages.prepare(config)
     search = stages.search(config, data)
-    structure = search[-1].outputs["structure"]
-    retrainer = Retrainer(
-        **data.arguments,
-        structure=structure,
-        warm_start=config.retrain.warm_start,
-        **stages.training(config, config.retrain),
-    )
-    model = retrainer.outputs["model"]
-    push = stages.evaluate_and_push(config, data.examples, model, baseline)
-    return stages.assemble(config, config.name, [*data.nodes, *search, retrainer, *push])
+    training: list[Any] = list(search)
+    if config.finish != "in_place":
+        retrainer = Retrainer(
+            **data.arguments,
+            structure=search[-1].outputs["structure"],
+            warm_start=config.retrain.warm_start,
+            **stages.training(config, config.retrain),
+        )
+        training.append(retrainer)
+    if config.finish == "both":
+        push = _push_the_better(config, data.examples, search[-1], training[-1], baseline)
+    else:
+        push = stages.evaluate_and_push(config, data.examples, training[-1].outputs["model"], baseline)
+    return stages.assemble(config, config.name, [*data.nodes, *training, *push])
+
+
+def _push_the_better(
+    config: PipelineConfig,
+    examples: types.BaseChannel,
+    search: MorphTrainer,
+    retrainer: Retrainer,
+    baseline: str | None,
+) -> list[Any]:
+    """Evaluates the model of the search and that of the retraining alike, and pushes the better one that passed."""
+    models = {"in place": search.outputs["model"], "from scratch": retrainer.outputs["model"]}
+    nodes, compared_with = stages.find_baseline(config, baseline, *models.values())
+    branches = []
+    for label, model in models.items():
+        evaluator = stages.evaluate(config, examples, model, compared_with)
+        evaluator = evaluator.with_id(f"Evaluator-{label.replace(' ', '-')}")
+        evaluation = evaluator.outputs["evaluation"]
+        branches.append(Branch(label, "learned", model, evaluation, search.outputs["structure"]))
+        nodes.append(evaluator)
+    better = Frontier(
+        branches, cost=config.cost, higher_is_better=config.evaluate.higher_is_better, max_cost=1.0
+    ).with_id(FRONTIER)
+    return [*nodes, better, stages.push(config, better.outputs["model"], better.outputs["blessing"])]

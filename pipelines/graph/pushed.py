@@ -3,9 +3,10 @@
     PushedModel <- Pusher <- ModelBlessing -> Model <- Retrainer <- MorphStructure
                                                                  <- TransformGraph <- Transform <- Schema
 
+A MorphTrainer that trains to the end makes the structure beside the model, from the same TransformGraph.
 The way leads over the blessing, which names the model that was trained: where several budgets are compared, what is
 pushed is a copy. The schema comes along, so that new examples are validated against what the model in production was
-made for and not against whatever they look like themselves. A pushed model that no Retrainer made is passed over.
+made for and not against whatever they look like themselves. A pushed model of another trainer is passed over.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from morph_core import MorphError
 from morph_tfx.components import MorphStructure
 
 from ..config import PipelineConfig
-from .lineage import artifacts_of, made_from
+from .lineage import artifacts_of, made_from, made_with
 
 
 def check_pushed(config: PipelineConfig) -> None:
@@ -60,7 +61,9 @@ def pushed_models(
 def latest_pushed(store: mlmd.MetadataStore, pipelines: Iterable[str]) -> dict[str, list[types.Artifact]] | None:
     """The latest `pushed_model` of these pipelines that has a structure, its `structure` and `schema`."""
     for pushed, model in pushed_models(store, pipelines):
-        structure = made_from(store, model, "structure", MorphStructure)
+        structure = made_from(store, model, "structure", MorphStructure) or made_with(
+            store, model, "structure", MorphStructure
+        )
         schema = _schema_of(store, model)
         if structure and schema:
             return {"structure": [structure], "schema": [schema], "pushed_model": [pushed]}

@@ -88,6 +88,8 @@ def training(config: PipelineConfig, training: TrainingConfig, **display: str) -
 def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> list[MorphTrainer]:
     """The unrolled cycles of a search; each starts from the structure of the one before.
 
+    With `finish: in_place` the last one trains its network to the end.
+
     Args:
         config: of the pipeline.
         data: what `prepare` returned.
@@ -95,6 +97,7 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
     """
     trainers: list[MorphTrainer] = []
     for cycle, expand_to in enumerate(config.expansions, 1):
+        to_the_end = cycle == config.cycles and config.finish != "from_scratch"
         trainer = MorphTrainer(
             **data.arguments,
             structure=trainers[-1].outputs["structure"] if trainers else None,
@@ -107,7 +110,9 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
             gate=config.gate,
             expand_to=expand_to,
             keep_weights=config.search.keep_weights and cycle == config.cycles,
-            **training(config, config.search, cycle=f"{cycle}/{config.cycles}"),
+            finish="in_place" if to_the_end else "from_scratch",
+            search_fraction=config.search_fraction if to_the_end else None,
+            **training(config, config.whole_run if to_the_end else config.search, cycle=f"{cycle}/{config.cycles}"),
         ).with_id(f"{name}-{cycle}")
         trainers.append(trainer)
     return trainers
@@ -127,38 +132,50 @@ def evaluate_and_push(
         model: channel of the model.
         baseline: `LATEST_BLESSED`, the URI of a model, a channel of one, or None to compare with nothing.
     """
-    nodes: list[Any] = []
-    baseline_model: dict[str, Any] = {}
-    if isinstance(baseline, types.BaseChannel):
-        baseline_model = {"baseline_model": baseline}
-    elif baseline == LATEST_BLESSED:
+    nodes, found = find_baseline(config, baseline, model)
+    evaluator = evaluate(config, examples, model, found)
+    return [*nodes, evaluator, push(config, model, evaluator.outputs["blessing"])]
+
+
+def find_baseline(
+    config: PipelineConfig, baseline: str | types.BaseChannel | None, *candidates: types.BaseChannel
+) -> tuple[list[Any], types.BaseChannel | None]:
+    """The nodes that find the model to compare with, and its channel.
+
+    Args:
+        config: of the pipeline.
+        baseline: as `evaluate_and_push` takes it.
+        candidates: channels of the models that are to be compared with it, which it must not be one of.
+    """
+    if baseline is None or isinstance(baseline, types.BaseChannel):
+        return [], baseline
+    if baseline == LATEST_BLESSED:
+        names = ["candidate", *(f"candidate_{number}" for number in range(2, len(candidates) + 1))]
         resolver = tfx.dsl.Resolver(
             strategy_class=LatestOtherBlessedModel,
             config={"pipelines": list(config.pipeline_names)},
             model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-            candidate=model,
+            **dict(zip(names, candidates, strict=True)),
         ).with_id("LatestBlessedModel")
-        baseline_model = {"baseline_model": resolver.outputs["model"]}
-        nodes.append(resolver)
-    elif baseline is not None:
-        importer = tfx.dsl.Importer(source_uri=baseline, artifact_type=tfx.types.standard_artifacts.Model).with_id(
-            "BaselineModel"
-        )
-        baseline_model = {"baseline_model": importer.outputs["result"]}
-        nodes.append(importer)
-    evaluator = tfx.components.Evaluator(
+        return [resolver], resolver.outputs["model"]
+    importer = tfx.dsl.Importer(source_uri=baseline, artifact_type=tfx.types.standard_artifacts.Model).with_id(
+        "BaselineModel"
+    )
+    return [importer], importer.outputs["result"]
+
+
+def evaluate(
+    config: PipelineConfig,
+    examples: types.BaseChannel,
+    model: types.BaseChannel,
+    baseline: types.BaseChannel | None = None,
+) -> Any:
+    """Evaluates a model against the absolute bound and, where there is a baseline, against that."""
+    return tfx.components.Evaluator(
         examples=examples,
         model=model,
+        baseline_model=baseline,
         eval_config=eval_config(config.evaluate, config.label, compare=baseline is not None),
-        **baseline_model,
-    )
-    return [*nodes, evaluator, push(config, model, evaluator.outputs["blessing"])]
-
-
-def evaluate(config: PipelineConfig, examples: types.BaseChannel, model: types.BaseChannel) -> Any:
-    """Evaluates a model against the absolute bound alone."""
-    return tfx.components.Evaluator(
-        examples=examples, model=model, eval_config=eval_config(config.evaluate, config.label, compare=False)
     )
 
 

@@ -33,7 +33,10 @@ def notes_on(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: Pipelin
             )
         else:
             notes.append(f"A new model is compared with {kubeflow.baseline_model}, not with the latest blessed one.")
-    for component in TRAINING if pipeline == "morph" else ("Retrainer",):
+    searches, retrains = pipeline == "morph", pipeline == "retrain" or config.finish != "in_place"
+    for component, there in zip(TRAINING, (searches, retrains), strict=True):
+        if not there:
+            continue
         if kubeflow.settings_of(component, component).accelerator is None:
             notes.append(
                 f"No accelerator: {component} runs on CPUs. Otherwise set kubeflow.steps.{component}: {{profile: gpu}}."

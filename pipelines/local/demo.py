@@ -139,7 +139,8 @@ def seed_accuracy(config: PipelineConfig, digits: dict[str, Digits], cache: Path
         return split.images.reshape(-1, 8, 8, 1) / 16.0
 
     train, holdout = digits["train"], digits["holdout"]
-    batch_size, length = config.retrain.batch_size, config.retrain
+    length = config.final_training
+    batch_size = length.batch_size
     epochs = length.epochs or max(1, round((length.steps or 0) * batch_size / len(train.labels)))
     model.fit(pixels(train), train.labels, batch_size=batch_size, epochs=epochs, verbose=0)
     answers = model.predict(pixels(holdout), verbose=0)
@@ -150,7 +151,7 @@ def seed_accuracy(config: PipelineConfig, digits: dict[str, Digits], cache: Path
 
 def _fingerprint(config: PipelineConfig) -> str:
     """Changes whenever the seed's training would: with the module file, its arguments and the length."""
-    settings = json.dumps([config.hparams, config.retrain.model_dump()], sort_keys=True)
+    settings = json.dumps([config.hparams, config.final_training.model_dump()], sort_keys=True)
     return hashlib.sha256(Path(config.module_file).read_bytes() + settings.encode()).hexdigest()
 
 

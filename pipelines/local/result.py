@@ -41,12 +41,12 @@ class RunResult:
 
     @property
     def compared(self) -> bool:
-        """Whether the run compared several budgets."""
+        """Whether the run compared several networks: budgets, or ways to train one of them."""
         return any(step.node_id == "Frontier" for step in self.steps)
 
     @property
     def frontier(self) -> Path:
-        """The artifact directory of the comparison of several budgets: frontier.json and report.html are inside."""
+        """The artifact directory of the comparison of several networks: frontier.json and report.html are inside."""
         return Path(self.step("Frontier").outputs["frontier"][0].uri)
 
     @property

@@ -112,7 +112,10 @@ def _cycle(config: PipelineConfig, cycle: int) -> str:
         shrink = "shrink to " + " and ".join(f"{written(amount)} {cost}" for cost, amount in budgets.items())
     else:
         shrink = f"shrink {config.cost} with strength {config.strength:g}"
-    return f"cycle {cycle} of {config.cycles}: {shrink}" + (f", expand to {expand_to:.0%}" if expand_to else "")
+    more = f", expand to {expand_to:.0%}" if expand_to else ""
+    if cycle == config.cycles and config.finish != "from_scratch":
+        more += ", train what is left to the end"
+    return f"cycle {cycle} of {config.cycles}: {shrink}{more}"
 
 
 @contextlib.contextmanager

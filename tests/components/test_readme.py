@@ -7,9 +7,9 @@ from tfx import types
 from tfx import v1 as tfx
 
 import morph_core as morph
-from morph_tfx.components import MorphStructure, StructureExporter
+from morph_tfx.components import MorphStructure, MorphTrainer, StructureExporter
 from tests.core.networks import mlp
-from tests.packaging.pages import blocks, run
+from tests.packaging.pages import blocks, run, sides
 
 
 @pytest.fixture
@@ -24,11 +24,17 @@ def transform(tmp_path, monkeypatch):
     )
 
 
-def test_the_lines_in_the_readme_make_a_chain_of_components(transform):
-    (lines,) = [block for block in blocks("README.md", "python") if "MorphTrainer" in block]
-    names = run(lines, "README.md", {"transform": transform})
-    assert names["trainer"].inputs["structure"] is names["search"].outputs["structure"]
-    assert names["trainer"].outputs["model"].type is tfx.types.standard_artifacts.Model
+def test_the_readme_puts_a_morph_trainer_where_tfxs_trainer_stood(transform):
+    """Three lines are new and one goes; tests/e2e/test_in_place_of_trainer.py runs what they make."""
+    (diff,) = blocks("README.md", "diff")
+    before, after = (run(side, "README.md", {"transform": transform, "tfx": tfx})["trainer"] for side in sides(diff))
+    assert [sum(line.startswith(sign) for line in diff.splitlines()) for sign in "+-"] == [3, 1]
+    assert type(before) is tfx.components.Trainer
+    assert type(after) is MorphTrainer
+    for name in ("examples", "transform_graph"):
+        assert after.inputs[name] is before.inputs[name]
+    assert after.outputs["model"].type is before.outputs["model"].type
+    assert after.exec_properties["train_args"] == before.exec_properties["train_args"]
 
 
 def test_the_two_cycles_of_the_pipelines_page_are_a_chain(transform):

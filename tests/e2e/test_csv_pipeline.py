@@ -5,7 +5,9 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 from sklearn.datasets import load_wine
 
@@ -87,3 +89,53 @@ def test_run_takes_csv_and_prints_what_came_out(config_file):
     report = re.search(r"^report +(\S+)$", done.output, re.MULTILINE)
     assert report is not None
     assert Path(report.group(1)).exists()
+
+
+def test_in_one_run_there_is_no_retrainer_and_what_was_pushed_can_be_retrained(config_file):
+    config_file.write_text(CONFIG + "finish: in_place\n")
+    done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
+    assert done.exit_code == 0, done.output
+    about = "cycle 1 of 1: shrink to 50% of the seed's params, train what is left to the end"
+    assert f"[6/9] MorphTrainer-1 ({about})" in done.output
+    assert "Retrainer" not in done.output
+    row = re.search(r"│ parameters +│ +([\d,]+) │ +([\d,]+) │", done.output)
+    pushed = re.search(r"^pushed +(\S+)$", done.output, re.MULTILINE)
+    report = re.search(r"^report +(\S+)$", done.output, re.MULTILINE)
+    assert row and pushed and report, done.output
+    seed, final = (int(text.replace(",", "")) for text in row.groups())
+    assert final <= 0.5 * seed
+    variables = tf.saved_model.load(pushed.group(1)).variables
+    assert sum(int(np.prod(variable.shape)) for variable in variables) == final
+    assert Path(report.group(1)).is_relative_to(config_file.parent / "pipeline_root" / "MorphTrainer-1")
+    assert re.search(r"^evaluation +sparse_categorical_accuracy [01]", done.output, re.MULTILINE)
+
+    again = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
+    assert "nothing has changed, so every step came from the cache" in again.output
+    anew = CliRunner().invoke(cli, ["run", "--pipeline", "retrain", "--config", str(config_file)])
+    assert anew.exit_code == 0, anew.output
+    assert re.search(rf"pushed on .* to {pushed.group(1)}", anew.output), anew.output
+    assert "Retrainer" in anew.output
+
+
+def test_of_both_trainings_the_better_model_is_pushed_and_the_verdict_says_by_how_much(config_file):
+    config_file.write_text(CONFIG.replace("0.8}", "0.6}") + "finish: both\n")
+    done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
+    assert done.exit_code == 0, done.output
+    rows = re.findall(r"│ (in place|from scratch) .*│ +(\d\.\d{4}) │", done.output)
+    scores = {name: float(score) for name, score in rows}
+    assert set(scores) == {"in place", "from scratch"}, done.output
+    chosen = re.search(r"^Chosen: (in place|from scratch), .* is (\d\.\d{4}) worse\.$", done.output, re.MULTILINE)
+    assert chosen is not None, done.output
+    assert scores[chosen.group(1)] == max(scores.values())
+    assert float(chosen.group(2)) == pytest.approx(max(scores.values()) - min(scores.values()), abs=2e-4)
+    pushed = re.search(r"^pushed +(\S+)$", done.output, re.MULTILINE)
+    assert pushed is not None, done.output
+    assert (Path(pushed.group(1)) / "saved_model.pb").exists()
+    again = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
+    assert "nothing has changed, so every step came from the cache" in again.output
+    # A change makes two new candidates, which have the pushed model as their baseline.
+    config_file.write_text(config_file.read_text().replace("retrain: {steps: 150", "retrain: {steps: 180"))
+    changed = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
+    assert changed.exit_code == 0, changed.output
+    assert "an earlier blessed model to compare with" in changed.output
+    assert re.search(r"^(Chosen|Nothing was chosen): ", changed.output, re.MULTILINE), changed.output

@@ -15,8 +15,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 import morph_core as morph
 from morph_tfx.components.artifacts import model_assets
-from morph_tfx.components.retrainer import serving
-from morph_tfx.components.training import user_module
+from morph_tfx.components.training import serving, user_module
 from morph_tfx.pipelines.config import load_config
 from morph_tfx.pipelines.config.starter import template
 from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline

@@ -16,6 +16,13 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
+def sides(diff: str) -> tuple[str, str]:
+    """The code before and after what a block of the language "diff" shows."""
+    lines = [(line[:1], line[1:]) for line in diff.splitlines()]
+    before, after = ([text for sign, text in lines if sign in (" ", "", side)] for side in "-+")
+    return "\n".join(before), "\n".join(after)
+
+
 def commands(page: str) -> list[str]:
     """The lines that a page gives to type, without their comments: those indented by four spaces."""
     lines = prose(ROOT / page).splitlines()

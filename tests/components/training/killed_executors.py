@@ -36,7 +36,7 @@ def component_of(asked):
         "custom_config": asked["custom_config"],
     }
     if asked["component"] == "MorphTrainer":
-        return MorphTrainer(**arguments, target=0.5)
+        return MorphTrainer(**arguments, target=0.5, **asked.get("more", {}))
     return Retrainer(**arguments, structure=channel([artifact(MorphStructure, asked["structure"])]))
 
 

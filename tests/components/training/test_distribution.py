@@ -78,6 +78,19 @@ def test_search_and_retraining_on_two_devices_of_a_machine(transformed, held_out
 
 
 @pytest.mark.thorough
+def test_a_search_on_two_devices_trains_its_network_to_the_end_on_both(transformed, held_out, tmp_path):
+    mirrored = {"distribution": {"strategy": "mirrored", "devices": ["CPU:0", "CPU:1"]}}
+    asked = request("MorphTrainer", transformed, tmp_path / "run", epochs=5, mixed_precision=True, **mirrored)
+    asked["arguments"] |= {"finish": "in_place", "search_fraction": 0.4}
+    output = finish(start({"devices": 2, "runs": [asked]}))
+    assert "distribution: mirrored, 2 replicas share each batch" in output
+    [made] = json.loads(output.splitlines()[-1])
+    costs = morph.Structure.load(f"{made['structure']}/structure.json").costs["flops"]
+    assert costs["structure"] <= 0.5 * costs["seed"]
+    assert accuracy(made["model"], held_out) > 0.85
+
+
+@pytest.mark.thorough
 def test_search_and_retraining_in_two_processes_write_one_result(transformed, held_out, tmp_path):
     structure = narrowed(DIGITS, tmp_path, **{"conv2d-1": 8, "conv2d-2": 12}).uri
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]

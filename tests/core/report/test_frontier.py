@@ -54,6 +54,25 @@ def test_what_did_not_pass_its_bounds_is_never_chosen():
     assert "2 did not pass the bounds" in frontier(tuple(points), min_accuracy=0.96).verdict()
 
 
+@pytest.mark.parametrize(
+    ("scores", "passed", "chosen", "said"),
+    [
+        ((0.95, 0.93), (True, True), "in place", "from scratch is 0.0200 worse."),
+        ((0.91, 0.93), (True, True), "from scratch", "in place is 0.0200 worse."),
+        ((0.95, 0.93), (False, True), "from scratch", "in place is 0.0200 better, and did not pass its bounds."),
+    ],
+)
+def test_of_two_trainings_of_one_structure_the_verdict_says_by_how_much_they_differ(scores, passed, chosen, said):
+    points = [
+        Point(label, "learned", 50.0, 0.5, score, good)
+        for label, score, good in zip(("in place", "from scratch"), scores, passed, strict=True)
+    ]
+    found = frontier((points[0], points[1]), max_cost=1.0)
+    assert found.verdict().startswith(f"Chosen: {chosen}, accuracy")
+    assert found.verdict().endswith(f" {said}")
+    assert "worse" not in frontier(max_cost=0.75).verdict()
+
+
 def test_for_a_loss_less_is_better():
     losses = tuple(Point(p.label, p.kind, p.cost, p.fraction, 1 - p.accuracy) for p in POINTS)
     assert frontier(losses, higher_is_better=False, min_accuracy=0.09).chosen() == losses[2]

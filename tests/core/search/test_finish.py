@@ -306,6 +306,16 @@ def test_the_result_is_an_ordinary_trained_model(tmp_path):
     assert len(search.variables) < len(search.seed.variables) + 10
 
 
+def test_a_sequential_network_is_cut_and_trained_to_the_end():
+    seed = keras.Sequential([keras.Input((8,)), layers.Dense(12, activation="relu", name="one"), layers.Dense(2)])
+    search = compiled(model=seed, metrics=["accuracy"])
+    history = trained(search).history
+    structure = within_budget(search)
+    assert search.result().get_layer("one").units == structure.widths["one"]
+    assert len(history["accuracy"]) == 4
+    assert int(as_numpy(search.result().optimizer.iterations)) == 12
+
+
 @pytest.mark.parametrize("name", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_goes_on(name, policy):
     policy(name)
@@ -365,7 +375,11 @@ def test_an_optimizer_that_cannot_be_cut_is_refused_before_training(optimizer, m
     [
         (0.1, {"epochs": 4}, "search_fraction=0.1 of epochs=4 leaves no whole epoch for the search"),
         (0.9, {"epochs": 4}, "search_fraction=0.9 of epochs=4 leaves no whole epoch for the network that it finds"),
-        (0.5, {"epochs": 1}, "leaves no whole epoch for the search. Give fit more epochs"),
+        (
+            0.5,
+            {"epochs": 1},
+            "no whole epoch for the search. Train for more epochs, or give another",
+        ),
         (0.5, {"epochs": 4, "initial_epoch": 2}, "initial_epoch=2 leaves no epoch for the search, .* first 2 of"),
     ],
 )

@@ -122,3 +122,49 @@ def test_a_configuration_cannot_be_changed():
     config = config_of()
     with pytest.raises(ValueError, match="frozen"):
         config.name = "other"
+
+
+IN_PLACE = ("finish: in_place", "retrain: {epochs: 9}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "length", "fraction"),
+    [
+        (IN_PLACE, {"epochs": 12}, 0.25),
+        (("finish: in_place", "search: {steps: 50}", "retrain: {steps: 150}"), {"steps": 200}, 0.25),
+    ],
+)
+def test_in_place_the_last_search_takes_the_length_of_both_trainings(changes, length, fraction):
+    config = config_of(*changes)
+    assert config.whole_run.model_dump(include={"epochs", "steps"}, exclude_none=True) == length
+    assert config.search_fraction == pytest.approx(fraction)
+    assert config_of().finish == "from_scratch"
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (("finish: inplace",), "finish: expected 'from_scratch', 'in_place' or 'both', got 'inplace'"),
+        ((*IN_PLACE, "expand_to: 0.8"), "finish: expand_to widens the last structure to 0.8 of the seed's cost"),
+        (
+            (*IN_PLACE, "target:", "budgets: [0.25, 0.5]", "choose: {min_accuracy: 0.9}"),
+            "finish: with 'budgets' learned networks are compared",
+        ),
+        (
+            ("finish: in_place", "search: {epochs: 3, keep_weights: true}", "retrain: {epochs: 9, warm_start: true}"),
+            "retrain.warm_start: with finish: in_place the network goes on with its own weights",
+        ),
+        (("finish: in_place", "retrain: {steps: 9}"), "the lengths of both are expected in 'epochs' or those of both"),
+        (
+            ("finish: in_place", "retrain: {epochs: 9, batch_size: 16}"),
+            "so their batch_size is expected to be the same, got 32 and 16",
+        ),
+        (
+            ("finish: in_place", "retrain: {epochs: 9, distribution: {strategy: mirrored}}"),
+            "so their distribution is expected to be the same, got None and {'strategy': 'mirrored'}",
+        ),
+        (("finish: in_place", "retrain: {epochs: 9, mixed_precision: true}"), "so their mixed_precision is expected"),
+    ],
+)
+def test_what_does_not_go_into_one_run_is_refused(changes, part):
+    expect_refusal(changes, [part])

@@ -56,3 +56,16 @@ def test_both_pipelines_have_to_beat_each_other_s_models_and_no_others(record):
     retrained = model(record, "digits-retrain")
     model(record, "flowers")
     assert resolve(record, model(record, "digits", blessed=None)) == [retrained.id]
+
+
+def test_of_two_candidates_neither_is_the_baseline(record):
+    first, pushed, other = model(record), model(record), model(record, blessed=None)
+    strategy = LatestOtherBlessedModel(pipelines=["digits"])
+    candidates = {"candidate": [pushed], "candidate_2": [other]}
+    resolved = strategy.resolve_artifacts(record.store, {"model": [], **candidates})
+    assert resolved is not None
+    assert {name: [artifact.id for artifact in found] for name, found in resolved.items()} == {
+        "model": [first.id],
+        "candidate": [pushed.id],
+        "candidate_2": [other.id],
+    }

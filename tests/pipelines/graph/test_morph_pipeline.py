@@ -105,6 +105,40 @@ def test_the_last_search_keeps_the_weights_that_the_retraining_starts_from():
     assert flags == {"MorphTrainer-1": set(), "MorphTrainer-2": {"keep_weights"}, "Retrainer": {"warm_start"}}
 
 
+def test_in_place_the_last_search_makes_the_model_and_nothing_is_retrained():
+    text = TEXT.replace("[1.0, 0.5]", "[1.0, null]").replace("steps: 100, batch_size: 16", "epochs: 9, batch_size: 64")
+    nodes = nodes_of(text + "finish: in_place\n")
+    assert "Retrainer" not in nodes
+    first, last = (nodes[f"MorphTrainer-{cycle}"] for cycle in (1, 2))
+    assert "model" not in first.outputs
+    assert (first.exec_properties["search_fraction"], last.exec_properties["search_fraction"]) == (None, 0.25)
+    lengths = [json_utils.loads(node.exec_properties["custom_config"])["epochs"] for node in (first, last)]
+    assert lengths == [3, 3 + 9]
+    for node in ("Evaluator", "Pusher"):
+        assert source_of(nodes[node].inputs["model"]) == ("MorphTrainer-2", "model")
+    assert source_of(nodes["LatestBlessedModel"].raw_inputs["candidate"]) == ("MorphTrainer-2", "model")
+
+
+def test_of_both_models_the_better_one_that_passed_is_pushed():
+    text = TEXT.replace("[1.0, 0.5]", "[1.0, null]").replace("steps: 100, batch_size: 16", "epochs: 9, batch_size: 64")
+    nodes = nodes_of(text + "finish: both\n")
+    makers = {"in-place": "MorphTrainer-2", "from-scratch": "Retrainer"}
+    frontier, resolver = nodes["Frontier"], nodes["LatestBlessedModel"]
+    for number, (name, maker) in enumerate(makers.items()):
+        evaluator = nodes[f"Evaluator-{name}"]
+        assert source_of(evaluator.inputs["model"]) == (maker, "model")
+        assert source_of(evaluator.inputs["baseline_model"]) == ("LatestBlessedModel", "model")
+        assert source_of(frontier.inputs[f"model_{number}"]) == (maker, "model")
+        assert source_of(frontier.inputs[f"evaluation_{number}"]) == (f"Evaluator-{name}", "evaluation")
+        assert source_of(frontier.inputs[f"structure_{number}"]) == ("MorphTrainer-2", "structure")
+    assert source_of(resolver.raw_inputs["candidate"]) == ("MorphTrainer-2", "model")
+    assert source_of(resolver.raw_inputs["candidate_2"]) == ("Retrainer", "model")
+    assert source_of(nodes["Retrainer"].inputs["structure"]) == ("MorphTrainer-2", "structure")
+    assert '"epochs": 9' in nodes["Retrainer"].exec_properties["custom_config"]
+    for name in ("model", "blessing"):
+        assert source_of(nodes["Pusher"].inputs["model" if name == "model" else "model_blessing"]) == ("Frontier", name)
+
+
 def test_uniform_widths_have_the_multiples_and_floors_of_the_search():
     lines = [line for line in TEXT.splitlines() if not line.startswith(("target", "expand_to"))]
     given = "budgets: [0.25]\nchoose: {min_accuracy: 0.9}\nmultiple_of: 8\nmin_channels: {conv_1: 4}"

@@ -58,6 +58,20 @@ def test_structure_and_schema_are_found_by_the_lineage_of_the_pushed_model(recor
     assert [artifact.uri for artifact in (found or {})["structure"]] == [structure.uri]
 
 
+def test_a_model_that_was_trained_in_place_has_the_structure_that_was_made_with_it(record):
+    """Not that of the cycle before, which the last MorphTrainer started from."""
+    before = searched(record)
+    schema, graph = made(artifacts.Schema), made(artifacts.TransformGraph)
+    record.step("digits", "SchemaGen", {}, schema=schema)
+    record.step("digits", "Transform", {"schema": schema}, transform_graph=graph)
+    structure, model = made(MorphStructure), made(artifacts.Model)
+    inputs = {"seed_structure": before, "transform_graph": graph}
+    record.step("digits", "MorphTrainer-2", inputs, structure=structure, model=model)
+    push = pushed(record, "digits", model)
+    expected = {"structure": [structure.id], "schema": [schema.id], "pushed_model": [push.id]}
+    assert ids(latest_pushed(record.store, BOTH)) == expected
+
+
 def test_the_latest_push_counts_whichever_pipeline_made_it(record):
     first, second = searched(record), searched(record)
     pushed(record, "digits", trained(record, "digits", first)[0])

@@ -32,14 +32,57 @@ def spec(job) -> dict:
     return specs(job)[0]
 
 
-def test_the_job_equals_its_golden(job):
-    golden = Path(__file__).parents[1] / "goldens" / f"digits-tfx-{tfx.__version__}.yaml"
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory) -> tuple[Path, list[str]]:
+    """The job in which the last search trains its network to the end, and what compiling it said."""
+    lines: list[str] = []
+    return compiled(tmp_path_factory.mktemp("one-run"), finishing("in_place"), lines), lines
+
+
+def finishing(how: str) -> str:
+    """The configuration with another `finish`."""
+    text = TEXT.replace("expand_to: 0.5\n", f"finish: {how}\n").replace("{steps: 500,", "{epochs: 40,")
+    return text + KUBEFLOW
+
+
+def check_golden(job: Path, name: str) -> None:
+    golden = Path(__file__).parents[1] / "goldens" / f"{name}-tfx-{tfx.__version__}.yaml"
     if os.environ.get("MORPH_TFX_UPDATE_GOLDENS"):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(job.read_text())
     if not golden.exists():
         pytest.skip(f"There is no golden for TFX {tfx.__version__}; this file's docstring says how to write one.")
     assert job.read_text() == golden.read_text()
+
+
+def test_the_job_equals_its_golden(job):
+    check_golden(job, "digits")
+
+
+def test_the_job_of_one_run_equals_its_golden(one_run):
+    check_golden(one_run[0], "digits-in-place")
+
+
+def test_in_one_run_the_last_search_makes_the_model_that_is_evaluated_and_shown(one_run):
+    job, lines = one_run
+    spec, _ = specs(job)
+    tasks = spec["root"]["dag"]["tasks"]
+    assert "Retrainer" not in tasks
+    for step in ("Evaluator", "Pusher"):
+        source = tasks[step]["inputs"]["artifacts"]["model"]["taskOutputArtifact"]
+        assert source == {"outputArtifactKey": "model", "producerTask": "MorphTrainer-2"}
+    outputs = spec["components"]["MorphTrainer-2"]["outputDefinitions"]["artifacts"]
+    assert {"structure", "structure_report", "model", "model_metrics"} <= set(outputs)
+    assert "model" not in spec["components"]["MorphTrainer-1"]["outputDefinitions"]["artifacts"]
+    assert not any("Retrainer" in line for line in lines)
+
+
+def test_the_job_that_trains_either_way_pushes_what_the_comparison_hands_out(tmp_path):
+    tasks = specs(compiled(tmp_path, finishing("both")))[0]["root"]["dag"]["tasks"]
+    assert {"MorphTrainer-2", "Retrainer", "Evaluator-in-place", "Evaluator-from-scratch", "Frontier"} <= set(tasks)
+    assert "Evaluator" not in tasks
+    source = tasks["Pusher"]["inputs"]["artifacts"]["model"]["taskOutputArtifact"]
+    assert source == {"outputArtifactKey": "model", "producerTask": "Frontier"}
 
 
 def test_the_same_configuration_gives_the_same_bytes(job, tmp_path):

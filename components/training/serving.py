@@ -21,7 +21,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 from morph_core import MorphError
 from morph_core.network.trace import input_structure
 
-from ..training.user_module import UserModule
+from .user_module import UserModule
 
 DEFAULT = "serving_default"
 RAW_TENSORS = "raw_tensors"

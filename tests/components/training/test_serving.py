@@ -7,7 +7,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from morph_tfx.components.retrainer import serving
+from morph_tfx.components.training import serving
 from morph_tfx.components.training.user_module import UserModule
 
 MODULE = UserModule("their_module.py", build_model=lambda hparams: None, input_fn=lambda *all: None, signatures=None)
