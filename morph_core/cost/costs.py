@@ -16,6 +16,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from ..arrays import weight_of
 from ..errors import MorphError
+from .calibration import Calibration
 from .calls import CallWidths
 from .devices import DEVICES, Device, find_device
 
@@ -102,16 +104,18 @@ def _inputs(calls: Sequence[CallWidths]) -> Any:
     return functools.reduce(lambda total, number: total + reader[number].elements([number]), reader, 0.0)
 
 
-def latency(device: str | Device) -> Cost:
-    """Milliseconds that a device needs for one example, by the roofline model; `cost="latency:v100"` for short.
+def latency(device: str | Device | Calibration) -> Cost:
+    """Milliseconds that a device needs for one example; `cost="latency:v100"` or `"latency:FILE.json"` for short.
 
-    Every call takes as long as its FLOPs at the device's peak or its bytes at the device's bandwidth, whichever is
-    longer, and the device's overhead. Its bytes are what it reads, what it makes, and its weights; of weights that are
-    looked up (an embedding's) no more than it makes. A call that only passes its input on takes no time. Nothing is
-    fused, and no device reaches its peak: take the result as a comparison, unless the device was calibrated.
+    With a file that `morph_core.calibrate` wrote, they are what was measured, read off its tables (see `calibration`).
+    Of a device they are those of the roofline model. Every call takes as long as its FLOPs at the device's peak or its
+    bytes at the device's bandwidth, whichever is longer, and the device's overhead. Its bytes are what it reads, what
+    it makes, and its weights; of weights that are looked up (an embedding's) no more than it makes. A call that only
+    passes its input on takes no time. Nothing is fused, and no device reaches its peak: take it as a comparison.
 
     Args:
-        device: a name in `morph_core.cost.devices.DEVICES`, the path of a calibration file, or a `Device`.
+        device: a name in `morph_core.cost.devices.DEVICES`, the path of a calibration file, a `Device`, or a
+            `Calibration`. One that was measured on another machine than this one is told of in a warning, once.
 
     Raises:
         MorphError: the device is unknown, or the file is no calibration.
@@ -125,20 +129,46 @@ def latency(device: str | Device) -> Cost:
         >>> round(morph.ChannelGraph.from_model(model).cost(morph.latency("v100")), 5)  # 4.008 / 900 + 0.005
         0.00945
     """
-    known = device if isinstance(device, Device) else find_device(device)
+    known = find_device(device) if isinstance(device, str) else device
+    if isinstance(known, Calibration):
+        return _measured_latency(known)
 
     def milliseconds(call: CallWidths) -> Any:
         if not call.makes:
             return 0.0
-        made = call.elements(call.makes)
-        weights = _weights(call)
-        if not call.rule.kernels:
-            weights = np.minimum(weights, made)
-        moved = known.bytes_per_element * (call.elements(dict.fromkeys(call.reads)) + made + weights)
+        moved = known.bytes_per_element * elements_moved(call)
         longer = np.maximum(flops(call) / known.gflops, moved / known.gigabytes_per_second)
         return longer / 1e6 + known.overhead_us / 1e3
 
     return Cost(f"latency:{known.name}", f"ms per example on {known.name}", of_call=milliseconds)
+
+
+def elements_moved(call: CallWidths) -> Any:
+    """Elements that a call reads and makes for one example, weights included."""
+    made = call.elements(call.makes)
+    weights = _weights(call)
+    if not call.rule.kernels:
+        weights = np.minimum(weights, made)
+    return call.elements(dict.fromkeys(call.reads)) + made + weights
+
+
+# Of these it was said already that they are from elsewhere.
+_told: set[str] = set()
+
+
+def _measured_latency(calibration: Calibration) -> Cost:
+    warning = calibration.elsewhere()
+    if warning and warning not in _told:
+        _told.add(warning)
+        warnings.warn(warning, stacklevel=2)
+    timed = calibration.timer()
+
+    def milliseconds(call: CallWidths) -> Any:
+        if not call.makes:
+            return 0.0
+        return timed(call, flops(call), calibration.bytes_per_element * elements_moved(call))
+
+    return Cost(f"latency:{calibration.name}", f"ms per example, measured as {calibration.name}", of_call=milliseconds)
 
 
 COSTS: dict[str, Cost] = {

@@ -60,11 +60,13 @@ class Trace:
     Attributes:
         calls: in topological order, nested models unrolled.
         shapes: of every tensor, by its number; the batch dimension and unknown sizes are None.
+        dtypes: of every tensor, by its number.
         inputs, outputs: numbers of the model's own input and output tensors, flattened.
     """
 
     calls: tuple[Call, ...]
     shapes: tuple[tuple[int | None, ...], ...]
+    dtypes: tuple[str, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
@@ -87,7 +89,7 @@ def trace(model: keras.Model) -> Trace:
         Call(names[id(layer)], layer, args, kwargs, tuple(ref.index for ref in _refs((args, kwargs))), made)
         for layer, _, args, kwargs, made in walk.records
     )
-    return Trace(calls, tuple(walk.shapes), inputs, outputs)
+    return Trace(calls, tuple(walk.shapes), tuple(walk.dtypes), inputs, outputs)
 
 
 def standardize_inputs(model: keras.Model, inputs: Any) -> list[Any]:
@@ -129,11 +131,13 @@ class _Walk:
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int | None, ...]] = []
+        self.dtypes: list[str] = []
         self.known: dict[int, int] = {}
         self.records: list[tuple[Any, str, tuple, dict, tuple[int, ...]]] = []
 
     def number(self, tensor: Any) -> int:
         self.shapes.append(tuple(tensor.shape))
+        self.dtypes.append(str(tensor.dtype))
         return len(self.shapes) - 1
 
     def visit(self, function: Any, known: dict[int, int], prefix: str, training: bool | None) -> None:

@@ -103,7 +103,7 @@ def _rebuilt(model: keras.Model, structure: Structure, inherits: bool) -> tuple[
     made: dict[int, Any] = {}
 
     def call_new(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
-        layer, args = _resized(graph, index, widths, args)
+        layer, args = resized(graph, index, widths, args)
         return made.setdefault(id(call.layer), layer)(*args, **kwargs)
 
     symbolic = [_copy_of_input(tensor) for tensor in keras.tree.flatten(input_structure(model))]
@@ -283,14 +283,29 @@ def _copy_of_input(tensor: Any) -> Any:
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)
 
 
-def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -> tuple[Any, tuple]:
-    """The layer of call `index` made anew, as wide as it should be, and the arguments for it."""
+def resized(
+    graph: ChannelGraph,
+    index: int,
+    widths: np.ndarray,
+    args: tuple,
+    change_config: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> tuple[Any, tuple]:
+    """The layer of call `index` made anew, as wide as it should be, and the arguments for it.
+
+    Args:
+        widths: int array (groups,).
+        args: of the call.
+        change_config: what else to change in the layer's configuration.
+
+    Raises:
+        MorphError: the layer cannot be made from its configuration.
+    """
     call, rule = graph.trace.calls[index], graph.rules[index]
     is_layer = isinstance(call.layer, keras.Layer)
     if not is_layer and rule.resize is None:
         return call.layer, args
     try:
-        config: dict[str, Any] = _as_new(call.layer.get_config())
+        config: dict[str, Any] = change_config(_as_new(call.layer.get_config()))
         if is_layer:
             config["name"] = call.name
         for argument, axis in rule.widths.items():

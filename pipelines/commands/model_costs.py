@@ -54,7 +54,7 @@ def count(model: str, costs: Sequence[str] = (), structure: Path | None = None, 
     """
     counted = [morph.cost_of(name) for name in dict.fromkeys(costs)]
     learned = None if structure is None else morph.Structure.load(structure)
-    graph = morph.ChannelGraph.from_model(_load(model, shape))
+    graph = morph.ChannelGraph.from_model(load_model(model, shape))
     totals: dict[str, dict[str, Any]] = {}
     spent: dict[str, dict[str, float]] = {}
     for cost in counted or morph.COSTS.values():
@@ -108,7 +108,12 @@ def _heading(cost: str) -> str:
     return cost_title(cost)
 
 
-def _load(model: str, shape: str | None) -> keras.Model:
+def load_model(model: str, shape: str | None) -> keras.Model:
+    """The model that a command names: a saved .keras file, or "keras.applications:" and a name in there.
+
+    Raises:
+        MorphError: there is no such model, or it cannot be loaded.
+    """
     if model.startswith(APPLICATIONS):
         return _application(model.removeprefix(APPLICATIONS), shape)
     if shape is not None:
