@@ -14,6 +14,7 @@ from .cost.calibration import Calibration
 from .cost.costs import COSTS, Cost, cost_of, latency
 from .cost.devices import DEVICES, Device
 from .device.calibrate import calibrate
+from .device.export import Export, export
 from .errors import MorphError
 from .network import flows
 from .network.channels import Group
@@ -36,6 +37,7 @@ __all__ = [
     "ChannelGraph",
     "Cost",
     "Device",
+    "Export",
     "Group",
     "MorphError",
     "Rule",
@@ -48,6 +50,7 @@ __all__ = [
     "cost_of",
     "describe",
     "expand",
+    "export",
     "flows",
     "latency",
     "masked",

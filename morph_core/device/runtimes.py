@@ -167,13 +167,21 @@ def interpreter_class() -> Any:
     return found
 
 
-def interpreter(content: bytes, batch: Sequence[np.ndarray] = ()) -> Any:
-    """A LiteRT interpreter of a converted model, ready to run, with its inputs set where they are given."""
+def interpreter(content: bytes) -> Any:
+    """A LiteRT interpreter of a converted model, on one thread, which is its default."""
     made = interpreter_class()(model_content=content, num_threads=threads("litert"))
     made.allocate_tensors()
-    for detail, array in zip(made.get_input_details(), batch, strict=False):
-        made.set_tensor(detail["index"], array.astype(detail["dtype"]))
     return made
+
+
+def litert_answers(made: Any, model: keras.Model, batch: Inputs) -> list[np.ndarray]:
+    """What an interpreter answers to a batch, output by output; the batch stays set for further calls."""
+    runner = made.get_signature_runner()
+    expected = runner.get_input_details()
+    names = [tensor.name for tensor in keras.tree.flatten(model.input)]
+    named = dict(zip(names if len(names) > 1 else expected, batch, strict=True))
+    answers = runner(**{name: array.astype(expected[name]["dtype"]) for name, array in named.items()})
+    return [answers[name] for name in sorted(answers)]
 
 
 def _tensorflow(model: keras.Model, batches: Sequence[Inputs], jit_compile: bool | None = None) -> Call:
@@ -205,7 +213,9 @@ def _xla(model: keras.Model, batches: Sequence[Inputs]) -> Call:
 
 def _litert(model: keras.Model, batches: Sequence[Inputs]) -> Call:
     (inputs,) = batches
-    return interpreter(litert_bytes(model, len(inputs[0])), inputs).invoke
+    made = interpreter(litert_bytes(model, len(inputs[0])))
+    litert_answers(made, model, inputs)
+    return made.invoke
 
 
 RUNTIMES: dict[str, Runtime] = {

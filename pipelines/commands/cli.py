@@ -10,6 +10,7 @@ from .command import click
 from .compile import compile_
 from .cost import cost
 from .demo import demo
+from .export import export
 from .init import init
 from .run import run
 from .schedule import schedule
@@ -22,7 +23,7 @@ def cli() -> None:
     """Learn how wide every layer of a Keras network should be, inside a TFX pipeline."""
 
 
-for _subcommand in (demo, init, run, compile_, cost, calibrate, submit, schedule):
+for _subcommand in (demo, init, run, compile_, cost, calibrate, export, submit, schedule):
     cli.add_command(_subcommand)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ class ModelCosts:
         costs: by name: "unit", "seed" and, with a structure, "structure" (None without).
         layers: in topological order, those that cost something: "name", "kind" and "costs", of the structure where one
             is given. A cost that is no sum over layers is not in there.
+        notes: what to know of the costs, such as that a calibration is from another machine.
     """
 
     model: str
     costs: dict[str, dict[str, Any]]
     layers: list[dict[str, Any]]
+    notes: list[str]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -52,7 +55,9 @@ def count(model: str, costs: Sequence[str] = (), structure: Path | None = None, 
     Raises:
         MorphError: there is no such model, file or cost; the structure belongs to another model.
     """
-    counted = [morph.cost_of(name) for name in dict.fromkeys(costs)]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        counted = [morph.cost_of(name) for name in dict.fromkeys(costs)]
     learned = None if structure is None else morph.Structure.load(structure)
     graph = morph.ChannelGraph.from_model(load_model(model, shape))
     totals: dict[str, dict[str, Any]] = {}
@@ -71,7 +76,7 @@ def count(model: str, costs: Sequence[str] = (), structure: Path | None = None, 
                 spent.setdefault(name, {})[cost.name] = amount
     kinds = {call.name: call.kind for call in graph.trace.calls}
     layers = [{"name": name, "kind": kind, "costs": spent[name]} for name, kind in kinds.items() if name in spent]
-    return ModelCosts(model, totals, layers)
+    return ModelCosts(model, totals, layers, [str(warning.message) for warning in told])
 
 
 def show(result: ModelCosts, console: Console | None = None) -> None:
@@ -100,6 +105,8 @@ def show(result: ModelCosts, console: Console | None = None) -> None:
             row += [written(cost["structure"]), change(cost["seed"], cost["structure"])]
         total.add_row(*row, cost["unit"])
     console.print(total)
+    for note in result.notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
 
 
 def _heading(cost: str) -> str:
