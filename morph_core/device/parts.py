@@ -35,7 +35,7 @@ def one_call(graph: ChannelGraph, index: int, widths: np.ndarray, dtype: str, ba
     def fill(leaf: Any) -> Any:
         return tensors[leaf.index] if isinstance(leaf, Ref) else leaf
 
-    layer, args = resized(graph, index, widths, call.args, lambda config: _in_dtype(config, dtype))
+    layer, args = _layer(graph, index, widths, call.args, dtype)
     args, kwargs = keras.tree.map_structure(fill, (tuple(args), call.kwargs))
     return keras.Model(list(tensors.values()), layer(*args, **_at_inference(call, kwargs)))
 
@@ -46,7 +46,7 @@ def whole(graph: ChannelGraph, widths: np.ndarray, dtype: str, batch_size: int) 
     made: dict[int, Any] = {}
 
     def call_new(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
-        layer, args = resized(graph, index, widths, args, lambda config: _in_dtype(config, dtype))
+        layer, args = _layer(graph, index, widths, args, dtype)
         return made.setdefault(id(call.layer), layer)(*args, **_at_inference(call, kwargs))
 
     return keras.Model(symbolic, replay(graph, graph.survivors(widths > 0), symbolic, call_new))
@@ -91,6 +91,15 @@ def _input(graph: ChannelGraph, number: int, widths: np.ndarray, dtype: str, bat
     known = graph.trace.dtypes[number]
     is_float = keras.backend.is_float_dtype(known)
     return keras.Input(batch_shape=(batch_size, *shape), dtype=dtype if is_float else known)
+
+
+def _layer(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple, dtype: str) -> tuple[Any, tuple]:
+    """The layer of a call as wide as it should be, in a dtype, and its arguments."""
+    layer = graph.trace.calls[index].layer
+    if hasattr(layer, "adapt"):
+        # What it has learned of the data is no weight that could be made up.
+        return layer, args
+    return resized(graph, index, widths, args, lambda config: _in_dtype(config, dtype))
 
 
 def _at_inference(call: Call, kwargs: dict) -> dict:
