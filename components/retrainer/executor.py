@@ -68,10 +68,11 @@ class Executor(base_executor.BaseExecutor):
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
             identity = {"network": graph.fingerprint, "widths": structure.widths}
             results = loop.train(model, inputs, log_dir, progress, checkpoint, identity)
+            measured = {name: value for name, value in results.items() if name.startswith("val_")}
             with complete_or_absent(artifact.uri) as directory:
                 saved_model = path_utils.serving_model_dir(directory)
                 serving.export(model, signatures, saved_model)
-                model_assets.write(saved_model, structure, inputs.spec)
+                model_assets.write(saved_model, structure, inputs.spec, measured)
             checkpoints.clear(checkpoint)
         set_custom_properties(
             artifact,
@@ -80,7 +81,7 @@ class Executor(base_executor.BaseExecutor):
                 "structure_uri": source.uri,
                 **goal_properties(structure),
                 **cost_properties(structure),
-                **{name: value for name, value in results.items() if name.startswith("val_")},
+                **measured,
             },
         )
         print(f"Model: {path_utils.serving_model_dir(artifact.uri)}", flush=True)
