@@ -91,20 +91,18 @@ def measured(
     chosen = find_runtime(runtime, "float32")
     nothing = parts.empty()
     stopwatch = Stopwatch(chosen.compiled(nothing, [parts.random_inputs(nothing)]), repeats)
-    for again in range(rounds):
-        left = [number for number in range(count) if f"{number} {again}" not in found]
-        for start in range(0, len(left), IN_TURN):
-            numbers = left[start : start + IN_TURN]
-            calls = []
-            for number in numbers:
-                network = parts.whole(graph, parts.random_widths(graph, FIRST_SEED + number), "float32", batch_size)
-                calls.append(chosen.compiled(network, [parts.random_inputs(network)]))
+    left = [number for number in range(count) if f"{number} {rounds - 1}" not in found]
+    for start in range(0, len(left), IN_TURN):
+        numbers = left[start : start + IN_TURN]
+        calls = []
+        for number in numbers:
+            network = parts.whole(graph, parts.random_widths(graph, FIRST_SEED + number), "float32", batch_size)
+            calls.append(chosen.compiled(network, [parts.random_inputs(network)]))
+        for again in range(rounds):
             for number, milliseconds in zip(numbers, stopwatch.milliseconds(calls), strict=True):
                 found[f"{number} {again}"] = milliseconds
-            write_whole(path, json.dumps(found).encode())
-            click.echo(
-                f"\r{name}, {runtime}: round {again + 1}, {start + len(numbers)} of {len(left)}   ", err=True, nl=False
-            )
+        write_whole(path, json.dumps(found).encode())
+        click.echo(f"\r{name}, {runtime}: {start + len(numbers)} of {len(left)}   ", err=True, nl=False)
     return np.array([[found[f"{number} {again}"] for number in range(count)] for again in range(rounds)])
 
 
