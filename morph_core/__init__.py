@@ -10,8 +10,11 @@ and `cost="latency:v100"`: name -> `Cost`, class of the gate, `Device`.
 
 from . import report
 from ._version import __version__
+from .cost.calibration import Calibration
 from .cost.costs import COSTS, Cost, cost_of, latency
 from .cost.devices import DEVICES, Device
+from .device.calibrate import calibrate
+from .device.export import Export, export
 from .errors import MorphError
 from .network import flows
 from .network.channels import Group
@@ -30,20 +33,24 @@ __all__ = [
     "COSTS",
     "DEVICES",
     "GATES",
+    "Calibration",
     "ChannelGraph",
     "Cost",
     "Device",
+    "Export",
     "Group",
     "MorphError",
     "Rule",
     "Structure",
     "StructureSearch",
     "__version__",
+    "calibrate",
     "chain",
     "compile_arguments",
     "cost_of",
     "describe",
     "expand",
+    "export",
     "flows",
     "latency",
     "masked",

@@ -28,6 +28,7 @@ GIVES = {
         "network": "ChannelGraph, its gates",
         "structure": "Structure, its network",
         "search": "StructureSearch",
+        "device": "ms, and files for it",
         "report": "HTML and SVG files",
     },
     "components": {

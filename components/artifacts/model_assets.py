@@ -7,10 +7,12 @@ production and which schema the raw examples had.
 ```
 assets.extra/structure.json    the structure (`morph_core.Structure`) that the model was built with
 assets.extra/schema.pbtxt      the schema of the raw examples, before Transform
+assets.extra/MODEL_CARD.md     for people: data, structure, costs, how it was searched, what was measured
 ```
 """
 
 import os
+from collections.abc import Mapping
 
 import tensorflow_transform as tft
 from google.protobuf import text_format
@@ -22,18 +24,31 @@ import morph_core as morph
 
 STRUCTURE_FILE = "assets.extra/structure.json"
 SCHEMA_FILE = "assets.extra/schema.pbtxt"
+CARD_FILE = "assets.extra/MODEL_CARD.md"
 
 
-def write(directory: str, structure: morph.Structure, spec: tft.TFTransformOutput | schema_pb2.Schema) -> None:
-    """Adds both files to a SavedModel.
+def write(
+    directory: str,
+    structure: morph.Structure,
+    spec: tft.TFTransformOutput | schema_pb2.Schema,
+    measured: Mapping[str, float] | None = None,
+) -> None:
+    """Adds these files to a SavedModel.
 
     Args:
         directory: of the SavedModel.
         structure: that the model was built with.
         spec: of the examples: the output of Transform, which knows the schema of its input, or that schema itself.
+        measured: what training measured of the model, by name, for the card.
     """
     schema = spec.raw_metadata.schema if isinstance(spec, tft.TFTransformOutput) else spec
-    for name, text in ((STRUCTURE_FILE, structure.to_json()), (SCHEMA_FILE, text_format.MessageToString(schema))):
+    features = {feature.name: schema_pb2.FeatureType.Name(feature.type) for feature in schema.feature}
+    texts = {
+        STRUCTURE_FILE: structure.to_json(),
+        SCHEMA_FILE: text_format.MessageToString(schema),
+        CARD_FILE: morph.report.card(structure, data={"features": features}, measured=measured),
+    }
+    for name, text in texts.items():
         io_utils.write_string_file(os.path.join(directory, name), text)
 
 

@@ -40,10 +40,11 @@ def write(
         spec: of the examples that the model was trained on.
         results: the last epoch's values; those on the evaluation split (`val_...`) become properties.
     """
+    measured = {name: value for name, value in results.items() if name.startswith("val_")}
     with complete_or_absent(artifact.uri) as directory:
         saved_model = path_utils.serving_model_dir(directory)
         serving.export(model, signatures, saved_model)
-        model_assets.write(saved_model, structure, spec)
+        model_assets.write(saved_model, structure, spec, measured)
     set_custom_properties(
         artifact,
         {
@@ -51,6 +52,6 @@ def write(
             "structure_uri": structure_uri,
             **goal_properties(structure),
             **cost_properties(structure),
-            **{name: value for name, value in results.items() if name.startswith("val_")},
+            **measured,
         },
     )

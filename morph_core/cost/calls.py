@@ -63,6 +63,7 @@ class CallWidths:
         layer: the seed's Keras layer: its configuration counts, its own width does not.
         rule: its row in the table of rules.
         input_shapes, output_shape: in the seed, batch first.
+        places: the same shapes, output last, with None for every axis along which channels lie, and for the batch.
         axes: the number of channels on each named axis ("in", "out", ...): floats or float arrays (networks,).
         first: False when the same layer was called before, so that its weights are counted already.
         reads: the numbers of the tensors it reads, without those that are gone.
@@ -85,6 +86,7 @@ class CallWidths:
     rule: Work
     input_shapes: tuple[tuple[int | None, ...], ...]
     output_shape: tuple[int | None, ...]
+    places: tuple[tuple[int | None, ...], ...]
     axes: dict[str, Any]
     first: bool
     reads: tuple[int, ...]

@@ -17,6 +17,7 @@ import difflib
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from ..arrays import weight_of
 from ..errors import MorphError
+from .calibration import Calibration
 from .calls import CallWidths, Uncounted
 from .devices import DEVICES, Device, find_device
 
@@ -137,16 +139,18 @@ def _inputs(calls: Sequence[CallWidths]) -> Any:
     return functools.reduce(lambda total, number: total + reader[number].elements([number]), reader, 0.0)
 
 
-def latency(device: str | Device) -> Cost:
-    """Milliseconds that a device needs for one example, by the roofline model; `cost="latency:v100"` for short.
+def latency(device: str | Device | Calibration) -> Cost:
+    """Milliseconds that a device needs for one example; `cost="latency:v100"` or `"latency:FILE.json"` for short.
 
-    Every call takes as long as its FLOPs at the device's peak or its bytes at the device's bandwidth, whichever is
-    longer, and the device's overhead. Its bytes are what it reads, what it makes, and its weights; of weights that are
-    looked up (an embedding's) no more than it makes. A call that only passes its input on takes no time. Nothing is
-    fused, and no device reaches its peak: take the result as a comparison, unless the device was calibrated.
+    With a file that `morph_core.calibrate` wrote, they are what was measured, read off its tables (see `calibration`).
+    Of a device they are those of the roofline model. Every call takes as long as its FLOPs at the device's peak or its
+    bytes at the device's bandwidth, whichever is longer, and the device's overhead. Its bytes are what it reads, what
+    it makes, and its weights; of weights that are looked up (an embedding's) no more than it makes. A call that only
+    passes its input on takes no time. Nothing is fused, and no device reaches its peak: take it as a comparison.
 
     Args:
-        device: a name in `morph_core.cost.devices.DEVICES`, the path of a calibration file, or a `Device`.
+        device: a name in `morph_core.cost.devices.DEVICES`, the path of a calibration file, a `Device`, or a
+            `Calibration`. One that was measured on another machine than this one is told of in a warning, once.
 
     Raises:
         MorphError: the device is unknown, or the file is no calibration.
@@ -160,19 +164,52 @@ def latency(device: str | Device) -> Cost:
         >>> round(morph.ChannelGraph.from_model(model).cost(morph.latency("v100")), 5)  # 4.008 / 900 + 0.005
         0.00945
     """
-    known = device if isinstance(device, Device) else find_device(device)
+    known = find_device(device) if isinstance(device, str) else device
+    if isinstance(known, Calibration):
+        return _measured_latency(known)
 
     def milliseconds(call: CallWidths) -> Any:
-        if not call.makes:
+        if not (call.makes and call.reads):  # what reads nothing, such as a weight by itself, is there already
             return 0.0
-        made = call.elements(call.makes)
-        weights, work = _weights(call), flops(call)
-        weights = np.where(np.asarray(work) == 0, np.minimum(weights, made), weights)
-        moved = known.bytes_per_element * (call.elements(dict.fromkeys(call.reads)) + made + weights)
+        work = flops(call)
+        moved = known.bytes_per_element * elements_moved(call, work)
         longer = np.maximum(work / known.gflops, moved / known.gigabytes_per_second)
         return longer / 1e6 + known.overhead_us / 1e3
 
     return Cost(f"latency:{known.name}", f"ms per example on {known.name}", of_call=milliseconds, counts_work=True)
+
+
+def elements_moved(call: CallWidths, work: Any) -> Any:
+    """Elements that a call reads and makes for one example, weights included; of a table, only what is looked up.
+
+    Args:
+        work: its FLOPs.
+    """
+    made = call.elements(call.makes)
+    weights = _weights(call)
+    weights = np.where(np.asarray(work) == 0, np.minimum(weights, made), weights)
+    return call.elements(dict.fromkeys(call.reads)) + made + weights
+
+
+# Of these it was said already that they are from elsewhere.
+_told: set[str] = set()
+
+
+def _measured_latency(calibration: Calibration) -> Cost:
+    warning = calibration.elsewhere()
+    if warning and warning not in _told:
+        _told.add(warning)
+        warnings.warn(warning, stacklevel=2)
+    timed = calibration.timer()
+
+    def milliseconds(call: CallWidths) -> Any:
+        if not (call.makes and call.reads):  # what reads nothing, such as a weight by itself, is there already
+            return 0.0
+        work = flops(call)
+        return timed(call, work, calibration.bytes_per_element * elements_moved(call, work))
+
+    unit = f"ms per example, measured as {calibration.name}"
+    return Cost(f"latency:{calibration.name}", unit, of_call=milliseconds, counts_work=True)
 
 
 COSTS: dict[str, Cost] = {

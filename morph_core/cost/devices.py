@@ -1,4 +1,4 @@
-"""How fast devices are: a table for the latency cost, and a reader of calibration files for devices that are not in it.
+"""How fast devices are: a table for the latency cost, and a reader of files for devices that are not in it.
 
 A device is three numbers: what it computes, what it moves, and what every operation takes besides. Peaks are those of
 datasheets, for one chip and for dense arithmetic ("half of sparse": the datasheet's figure counts zeros that are
@@ -6,7 +6,8 @@ skipped). A card has a further row for each number format that only its matrix u
 a peak, so these rows tell which of two structures is faster, and by about how much; for milliseconds that hold,
 calibrate.
 
-A calibration file is JSON with the fields of `Device`, for instance:
+A calibration file is JSON. Most come from `morph_core.calibrate`, which measures (see `calibration`). One that was
+written by hand has the fields of `Device`, for instance:
 
     {"schema_version": 1, "name": "phone", "precision": "float32", "gflops": 12.5, "gigabytes_per_second": 9.1,
      "overhead_us": 21.0, "source": "measured on 40 layers, median error 6 %"}
@@ -20,11 +21,13 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import MorphError
+from .calibration import CALIBRATION_VERSION, Calibration, calibration_of
 
-CALIBRATION_VERSION = 1
+DEVICE_VERSION = 1
 BYTES_OF = {"float32": 4, "tfloat32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -91,7 +94,7 @@ DEVICES: dict[str, Device] = {
 }  # fmt: skip
 
 
-def find_device(name: str) -> Device:
+def find_device(name: str) -> Device | Calibration:
     """A device of the table by its name, in any case, or of a calibration file by its path (ending in ".json").
 
     Raises:
@@ -113,8 +116,8 @@ def find_device(name: str) -> Device:
     return known
 
 
-def read_calibration(path: str | os.PathLike[str]) -> Device:
-    """The device that a calibration file describes; the format is that of this module's docstring.
+def read_calibration(path: str | os.PathLike[str]) -> Device | Calibration:
+    """What a calibration file holds: what `morph_core.calibrate` measured, or the figures of a device.
 
     Raises:
         MorphError: the file cannot be read, or is no calibration.
@@ -122,20 +125,29 @@ def read_calibration(path: str | os.PathLike[str]) -> Device:
 
     def refuse(what: str) -> MorphError:
         return MorphError(
-            f"Calibration file {path}: {what}. Expected JSON with schema_version {CALIBRATION_VERSION}, name, gflops, "
-            "precision, gigabytes_per_second, overhead_us and source."
+            f"Calibration file {path}: {what}. Expected JSON with schema_version {CALIBRATION_VERSION}, as "
+            f"morph-tfx calibrate writes it, or with schema_version {DEVICE_VERSION}, name, gflops, precision, "
+            "gigabytes_per_second, overhead_us and source."
         )
 
     try:
         data = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise refuse(f"it cannot be read ({error})") from error
+    if not isinstance(data, dict):
+        raise refuse(f"its fields are wrong ({type(data).__name__})")
+    version = data.get("schema_version")
+    if version == CALIBRATION_VERSION and not isinstance(version, bool):
+        return calibration_of(data, refuse)
+    return _device_of(data, refuse)
+
+
+def _device_of(data: dict[str, Any], refuse: Callable[[str], MorphError]) -> Device:
     fields = ["schema_version", *(field.name for field in dataclasses.fields(Device))]
-    if not isinstance(data, dict) or sorted(data) != sorted(fields):
-        found = ", ".join(map(str, data))[:200] if isinstance(data, dict) else type(data).__name__
-        raise refuse(f"its fields are wrong ({found or 'none'})")
-    version = data.pop("schema_version")
-    if version != CALIBRATION_VERSION or isinstance(version, bool):
+    if sorted(data) != sorted(fields):
+        raise refuse(f"its fields are wrong ({', '.join(map(str, data))[:200] or 'none'})")
+    version = data["schema_version"]
+    if version != DEVICE_VERSION or isinstance(version, bool):
         raise refuse(f"schema_version is {version!r}")
     if not isinstance(data["name"], str) or not data["name"].strip() or not isinstance(data["source"], str):
         raise refuse("name and source must be text")
@@ -144,7 +156,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Device:
     for field in ("gflops", "gigabytes_per_second", "overhead_us"):
         if not _is_amount(data[field]) or (data[field] == 0 and field != "overhead_us"):
             raise refuse(f"{field} is {data[field]!r}, not a positive number")
-    return Device(**data)
+    return Device(**{name: value for name, value in data.items() if name != "schema_version"})
 
 
 def _is_amount(value: Any) -> bool:

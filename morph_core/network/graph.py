@@ -184,6 +184,7 @@ class ChannelGraph(Channels):
                     rule=self.rules[step.call],
                     input_shapes=tuple(self.trace.shapes[number] for number in call.inputs),
                     output_shape=self.trace.shapes[call.outputs[0]],
+                    places=self._places[step.call],
                     axes={name: sizes[row] for name, row in self._sizes.rows[step.call].items()},
                     first=step.first,
                     counted=step.counted,
@@ -216,6 +217,19 @@ class ChannelGraph(Channels):
                 self._schedules.clear()
             self._schedules[key] = scheduled(self, left)
         return self._schedules[key]
+
+    @functools.cached_property
+    def _places(self) -> list[tuple[tuple[int | None, ...], ...]]:
+        """For each call, the shapes of what it reads and makes, without the batch and the axes of channels."""
+
+        def shape(number: int) -> tuple[int | None, ...]:
+            labels, sizes = self.tensors[number].shape, self.trace.shapes[number]
+            return tuple(
+                size if axis and along == 1 else None
+                for axis, (size, along) in enumerate(zip(sizes, labels, strict=True))
+            )
+
+        return [tuple(map(shape, (*call.inputs, call.outputs[0]))) for call in self.trace.calls]
 
     @functools.cached_property
     def _schedules(self) -> dict[bytes, list[Step]]:

@@ -88,6 +88,7 @@ class Inside:
             rule=rule_for(operation),
             input_shapes=tuple(tuple(tensor.shape) for tensor in node.input_tensors),
             output_shape=tuple(made.shape),
+            places=(),
             axes={},
             first=True,
             reads=(),

@@ -54,7 +54,7 @@ def html(structure: Structure, title: str = "Learned structure") -> str:
     return drawing.page(
         "report.html.j2",
         title=title,
-        goal=_goal(structure),
+        goal=goal_in_words(structure),
         costs=[_cost_card(structure, name) for name in structure.costs],
         counts=_counts(makers),
         channels=channel_counts(makers),
@@ -123,7 +123,7 @@ def _cost_card(structure: Structure, name: str) -> dict[str, Any]:
     }
 
 
-def _goal(structure: Structure) -> dict[str, Any]:
+def goal_in_words(structure: Structure) -> dict[str, Any]:
     """The goal in a sentence, and its verdict: True, False or None where there was nothing to meet.
 
     The goal is the search's. An expansion afterwards may spend more on purpose, so an expanded structure is judged by

@@ -127,7 +127,7 @@ def rebuilt_at(
     made: dict[int, Any] = {}
 
     def call_new(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
-        layer, args = _resized(graph, index, widths, args)
+        layer, args = resized(graph, index, widths, args)
         if id(call.layer) not in made:
             made[id(call.layer)] = layer
             _share_layers_inside(call.layer, layer, new_layer_like)
@@ -145,7 +145,7 @@ def rebuilt_at(
         """What stands for a layer of the seed that is also called by itself; None for any other."""
         if id(layer) not in made and id(layer) in first_call:
             index = first_call[id(layer)]
-            made[id(layer)], _ = _resized(graph, index, widths, graph.trace.calls[index].args)
+            made[id(layer)], _ = resized(graph, index, widths, graph.trace.calls[index].args)
         return made.get(id(layer))
 
     first_call = {id(call.layer): index for index, call in reversed(list(enumerate(graph.trace.calls)))}
@@ -370,15 +370,30 @@ def _copy_of_input(tensor: Any) -> Any:
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse, name=tensor.name)
 
 
-def _resized(graph: ChannelGraph, index: int, widths: np.ndarray, args: tuple) -> tuple[Any, tuple]:
-    """The layer of call `index` made anew, as wide as it should be, and the arguments for it."""
+def resized(
+    graph: ChannelGraph,
+    index: int,
+    widths: np.ndarray,
+    args: tuple,
+    change_config: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> tuple[Any, tuple]:
+    """The layer of call `index` made anew, as wide as it should be, and the arguments for it.
+
+    Args:
+        widths: int array (groups,).
+        args: of the call.
+        change_config: what else to change in the layer's configuration.
+
+    Raises:
+        MorphError: the layer cannot be made from its configuration.
+    """
     call, rule = graph.trace.calls[index], graph.rules[index]
     is_layer = isinstance(call.layer, keras.Layer)
     # An operation whose tensors stay as they are need not be one that can be made anew.
     if not is_layer and (rule.resize is None or not graph.axes[index]):
         return call.layer, args
     try:
-        config: dict[str, Any] = _as_new(configuration_of(call.layer))
+        config: dict[str, Any] = change_config(_as_new(configuration_of(call.layer)))
         if is_layer:
             config["name"] = call.name
         for argument, axis in rule.widths.items():

@@ -5,10 +5,12 @@ Each has a file of its own, and imports what is heavy when it is called, so that
 
 from __future__ import annotations
 
+from .calibrate import calibrate
 from .command import click
 from .compile import compile_
 from .cost import cost
 from .demo import demo
+from .export import export
 from .init import init
 from .run import run
 from .schedule import schedule
@@ -21,7 +23,7 @@ def cli() -> None:
     """Learn how wide every layer of a Keras network should be, inside a TFX pipeline."""
 
 
-for _subcommand in (demo, init, run, compile_, cost, submit, schedule):
+for _subcommand in (demo, init, run, compile_, cost, calibrate, export, submit, schedule):
     cli.add_command(_subcommand)
 
 

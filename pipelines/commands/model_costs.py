@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,14 @@ class ModelCosts:
         layers: in topological order, those that cost something: "name", "kind" and "costs", of the structure where one
             is given. A cost that is no sum over layers is not in there.
         uncounted: layers whose work is in no FLOPs and no latency: "name", "kind", "share" of the parameters, "reason".
+        notes: what to know of the costs, such as that a calibration is from another machine.
     """
 
     model: str
     costs: dict[str, dict[str, Any]]
     layers: list[dict[str, Any]]
     uncounted: list[dict[str, Any]]
+    notes: list[str]
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -54,9 +57,11 @@ def count(model: str, costs: Sequence[str] = (), structure: Path | None = None, 
     Raises:
         MorphError: there is no such model, file or cost; the structure belongs to another model.
     """
-    counted = [morph.cost_of(name) for name in dict.fromkeys(costs)]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        counted = [morph.cost_of(name) for name in dict.fromkeys(costs)]
     learned = None if structure is None else morph.Structure.load(structure)
-    graph = morph.ChannelGraph.from_model(_load(model, shape))
+    graph = morph.ChannelGraph.from_model(load_model(model, shape))
     totals: dict[str, dict[str, Any]] = {}
     spent: dict[str, dict[str, float]] = {}
     for cost in counted or morph.COSTS.values():
@@ -74,7 +79,7 @@ def count(model: str, costs: Sequence[str] = (), structure: Path | None = None, 
     kinds = {call.name: call.kind for call in graph.trace.calls}
     layers = [{"name": name, "kind": kind, "costs": spent[name]} for name, kind in kinds.items() if name in spent]
     uncounted = [{"name": name, **dataclasses.asdict(layer)} for name, layer in graph.uncounted.items()]
-    return ModelCosts(model, totals, layers, uncounted)
+    return ModelCosts(model, totals, layers, uncounted, [str(warning.message) for warning in told])
 
 
 def show(result: ModelCosts, console: Console | None = None) -> None:
@@ -111,6 +116,8 @@ def show(result: ModelCosts, console: Console | None = None) -> None:
             highlight=False,
             markup=False,
         )
+    for note in result.notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
 
 
 def _heading(cost: str) -> str:
@@ -119,7 +126,12 @@ def _heading(cost: str) -> str:
     return cost_title(cost)
 
 
-def _load(model: str, shape: str | None) -> keras.Model:
+def load_model(model: str, shape: str | None) -> keras.Model:
+    """The model that a command names: a saved .keras file, or "keras.applications:" and a name in there.
+
+    Raises:
+        MorphError: there is no such model, or it cannot be loaded.
+    """
     if model.startswith(APPLICATIONS):
         return _application(model.removeprefix(APPLICATIONS), shape)
     if shape is not None:

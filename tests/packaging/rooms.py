@@ -14,7 +14,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"cost"},
         {"network"},
         {"structure"},
-        {"search", "report"},
+        {"device", "report", "search"},
     ],
     "components": [
         {"artifacts"},

@@ -101,6 +101,9 @@ def test_the_exported_model_carries_its_structure_and_the_schema_of_the_raw_exam
         extra = pathlib.Path(path_utils.serving_model_path(run(component, name)["model"].uri), "assets.extra")
         assert (extra / "structure.json").read_text() == pathlib.Path(structure.uri, "structure.json").read_text()
         assert text_format.Parse((extra / "schema.pbtxt").read_text(), schema_pb2.Schema()) == expected
+        card = (extra / "MODEL_CARD.md").read_text()
+        assert all(feature.name in card for feature in expected.feature)
+        assert "| val_loss | " in card and "## How it was searched" in card
 
 
 @pytest.mark.thorough

@@ -393,7 +393,7 @@ def test_a_calibration_file_is_a_device(tmp_path):
         ({"precision": "int8"}, "precision is 'int8', not one of float32, "),
         ({"precision": ["float32"]}, "precision is "),
         ({"name": " "}, "name and source must be text"),
-        ({"schema_version": 2}, "schema_version is 2"),
+        ({"schema_version": 3}, "schema_version is 3"),
         ({"watts": 3}, "its fields are wrong .*watts"),
     ],
 )

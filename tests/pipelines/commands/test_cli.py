@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 from morph_tfx.pipelines.commands.cli import cli
 
+COMMANDS = ("demo", "init", "run", "compile", "cost", "calibrate", "export", "submit", "schedule")
+
 
 def invoke(*arguments: object):
     return CliRunner().invoke(cli, [str(argument) for argument in arguments])
@@ -27,11 +29,11 @@ def test_help_needs_no_heavy_import():
 def test_help_names_every_command():
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in ("demo", "init", "run", "compile", "cost", "submit", "schedule"):
+    for command in COMMANDS:
         assert f"\n  {command} " in result.output
 
 
-@pytest.mark.parametrize("command", ["demo", "init", "run", "compile", "cost", "submit", "schedule"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command):
     result = invoke(command, "--help")
     assert result.exit_code == 0

@@ -1,0 +1,103 @@
+"""A model card: a short Markdown page that travels with a model, and says what it is and where it came from.
+
+It answers what somebody asks who finds the model years later: what data, what network, what it costs, how it was found,
+how good it was. The headings follow Mitchell et al., "Model Cards for Model Reporting", 2019; what only people know
+(what the model is for, and for whom not) stays theirs to write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..structure.structure import Structure
+from .page import goal_in_words
+from .wording import FLOPS_NOTE, change, channel_counts, exact, label, layers_with_channels
+
+# Of the settings, what is long and stands in the report.
+_LONG = ("frozen", "budget")
+
+
+def card(
+    structure: Structure,
+    title: str = "Model card",
+    data: Mapping[str, Any] | None = None,
+    measured: Mapping[str, float] | None = None,
+) -> str:
+    """Writes the card of a network that was built from a structure.
+
+    Args:
+        structure: of the network.
+        title: of the page, in one line.
+        data: what is known of the data, by name, such as {"features": "image, label"}.
+        measured: what was measured of the trained network, by name, such as {"val_accuracy": 0.97}.
+
+    Returns:
+        Markdown. Equal arguments give equal text.
+
+    Example:
+        >>> import keras, morph_core as morph
+        >>> inputs = keras.Input((8,))
+        >>> model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(16, name="hidden")(inputs)))
+        >>> structure = morph.describe(morph.ChannelGraph.from_model(model), {"hidden": 4})
+        >>> "| hidden | Dense | 16 | 4 |" in morph.report.card(structure)
+        True
+    """
+    makers = layers_with_channels(structure.layers)
+    counts = channel_counts(makers)
+    goal = goal_in_words(structure)
+    removed = structure.removed["layers"]
+    parts = [f"# {_line(title)}"]
+    if data:
+        parts += ["## Data", _items(data)]
+    parts += [
+        "## Structure",
+        f"{counts['now']} channels are left of the seed's {counts['seed']}. The seed is {structure.fingerprint}.",
+        _table(
+            ("layer", "kind", "seed", "now"),
+            [(layer["name"], layer["kind"], layer["seed_width"], layer["width"] or "removed") for layer in makers],
+        ),
+    ]
+    if removed:
+        parts.append("Removed: " + ", ".join(map(_line, removed)) + ".")
+    parts += [
+        "## Costs",
+        _table(
+            ("cost", "before", "after", "change"),
+            [
+                (label(name), exact(pair["seed"]), exact(pair["structure"]), change(pair["seed"], pair["structure"]))
+                for name, pair in structure.costs.items()
+            ],
+        ),
+        FLOPS_NOTE,
+        "## How it was searched",
+        " ".join(text for text in (f"{goal['head']}.", goal["text"], goal["expansion"]) if text),
+    ]
+    settings = {name: value for name, value in structure.settings.items() if name not in _LONG and value is not None}
+    if settings:
+        parts.append(_items(settings))
+    if measured:
+        parts += ["## Measured", _table(("measure", "value"), [(name, f"{it:.6g}") for name, it in measured.items()])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _items(facts: Mapping[str, Any]) -> str:
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+        for name, value in facts.items()
+    }
+    return "\n".join(f"- {_line(name)}: {_line(text)}" for name, text in texts.items())
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(_line(str(cell)) for cell in line) + " |" for line in lines)
+
+
+def _line(text: str) -> str:
+    """Text that stays in its line and its cell, and is no markup."""
+    safe = " ".join(str(text).split())
+    for mark in ("\\", "|", "<", "`", "[", "]"):
+        safe = safe.replace(mark, f"\\{mark}")
+    return safe

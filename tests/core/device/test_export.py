@@ -1,0 +1,137 @@
+"""Files for devices: they answer as the Keras model does, or are not written."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import morph_core as morph
+from morph_core.device import export as exporting
+from tests.core.networks import batch_for, conv, mlp, network, randomize
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written with TensorFlow")
+
+
+def images():
+    return network(conv(8, "b"))
+
+
+def two_inputs():
+    """Named against their order, with as many outputs."""
+    last, first = keras.Input((3,), name="z"), keras.Input((4,), name="a")
+    joined = layers.Concatenate()([first, last])
+    return randomize(keras.Model([last, first], [layers.Dense(2)(joined), layers.Dense(3)(last)]))
+
+
+def one_of_no_counterpart():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(2)(keras.ops.erfinv(layers.Dense(3, name="odd")(inputs))))
+
+
+def has_onnx() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx"))
+
+
+needs_onnx = pytest.mark.skipif(not has_onnx(), reason="the extra onnx is not installed")
+FORMATS = [pytest.param(name, marks=[needs_onnx] if name == "onnx" else []) for name in exporting.FORMATS]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_answers_as_the_model_does(tmp_path, format):
+    model = images()
+    path = tmp_path / f"model{exporting.FORMATS[format].suffix}"
+    examples = batch_for(model, count=16)
+    labels = np.asarray(model(examples)).argmax(-1)
+    done = morph.export(model, path, examples, format=format, labels=labels, keep_slower=True)
+    assert done.problem == "" and done.path == str(path)
+    assert done.difference <= exporting.FORMATS[format].tolerance
+    assert done.size == path.stat().st_size
+    assert done.accuracy is not None and done.accuracy[1] == 1.0
+    assert min(done.milliseconds) > 0
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_kept_file_is_the_network(tmp_path):
+    """Run by LiteRT without any of our code."""
+    import tensorflow as tf
+
+    model = images()
+    examples = batch_for(model, count=2)
+    morph.export(model, tmp_path / "model.tflite", examples, batch_size=2, keep_slower=True)
+    interpreter = tf.lite.Interpreter(str(tmp_path / "model.tflite"))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], examples)
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, np.asarray(model(examples)), atol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["litert", "litert-int8", pytest.param("onnx", marks=needs_onnx)])
+def test_several_inputs_and_outputs_keep_their_places(tmp_path, format):
+    model = two_inputs()
+    path = tmp_path / f"model{exporting.FORMATS[format].suffix}"
+    assert morph.export(model, path, batch_for(model, count=8), format=format, keep_slower=True).problem == ""
+
+
+def test_a_wrong_file_is_not_kept(tmp_path, monkeypatch):
+    model = images()
+    other = images()
+    randomize(other, seed=1)
+    right = exporting._litert_bytes
+    monkeypatch.setattr(exporting, "_litert_bytes", lambda model, *rest: right(other, *rest))
+    done = morph.export(model, tmp_path / "model.tflite", batch_for(model, count=4))
+    assert "outputs differ from the model's by" in done.problem and done.path == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slower_file_is_not_kept_unless_asked_for(tmp_path, monkeypatch):
+    model = mlp()
+    monkeypatch.setattr(exporting.Stopwatch, "milliseconds", lambda self, calls: [2.0, 1.0])
+    done = morph.export(model, tmp_path / "model.tflite", batch_for(model, count=4))
+    assert done.problem == "it takes 2 ms here, the Keras model 1 ms"
+    assert list(tmp_path.iterdir()) == []
+    assert morph.export(model, tmp_path / "model.tflite", batch_for(model, count=4), keep_slower=True).problem == ""
+
+
+@pytest.mark.parametrize("format", ["litert", pytest.param("onnx", marks=needs_onnx)])
+def test_an_operation_without_a_counterpart_is_named(tmp_path, format):
+    model = one_of_no_counterpart()
+    path = tmp_path / f"model{exporting.FORMATS[format].suffix}"
+    message = rf"Format '{format}' cannot express operation Erfinv, in '.*[Ee]rfinv.*'. Replace the layer"
+    with pytest.raises(morph.MorphError, match=message):
+        morph.export(model, path, batch_for(model), format=format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(exporting.importlib, "import_module", missing)
+    message = r"needs tf2onnx, which is not installed. .* pip install 'morph-tfx\[onnx\]'"
+    with pytest.raises(morph.MorphError, match=message):
+        exporting._onnx_bytes(mlp())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("model.bin", {"format": "tflite"}, "Unknown format 'tflite'. Expected one of litert, litert-float16, "),
+        ("model.onnx", {}, "A file of format 'litert' ends in .tflite"),
+        ("none/model.tflite", {}, "none is no directory that you may write to"),
+        ("model.tflite", {"batch_size": 0}, "batch_size is 0; expected a whole number from 1"),
+        ("model.tflite", {"batch_size": 9}, "4 examples are no batch of 9"),
+        ("model.tflite", {"labels": np.zeros(2, int)}, r"labels have shape \(2,\); expected a whole number for each"),
+        (
+            "model.tflite",
+            {"examples": np.zeros((4, 3))},
+            r"examples have shapes \[\(3,\)\], the model's inputs \[\(32,\)\]",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_refused(tmp_path, name, options, message):
+    with pytest.raises(morph.MorphError, match=message):
+        morph.export(mlp(), tmp_path / name, **{"examples": np.zeros((4, 32)), **options})
+    assert list(tmp_path.iterdir()) == []
