@@ -83,6 +83,17 @@ class Channels:
         return np.array([group.prunable for group in self.groups], dtype=bool)
 
     @functools.cached_property
+    def from_data(self) -> list[bool]:
+        """Which tensors depend on the model's inputs; a weight by itself, and what is made of it, does not."""
+        found = [False] * len(self.trace.shapes)
+        for number in self.trace.inputs:
+            found[number] = True
+        for call in self.trace.calls:
+            for number in call.outputs:
+                found[number] = any(found[read] for read in call.inputs)
+        return found
+
+    @functools.cached_property
     def prunable_places(self) -> int:
         """How many places on the axes of all calls hold a channel that can be pruned."""
         inside = [vector[vector >= 0] for axes in self.axes for vector in axes.values()]

@@ -559,10 +559,19 @@ def join(flow: Flow) -> Labelled:
         if united is None:
             united = labels
             continue
+        if _lies_across(united, labels):
+            return flow.keep_whole(f"{flow.describe()} joins channels along one axis with channels along another")
         first, second = np.broadcast_arrays(united, labels)
         flow.labels.unite(first, second, f"{flow.describe()} joins it with channels that stay")
         united = np.where(first == 0, second, first)
     return flow.nothing() if united is None else united
+
+
+def _lies_across(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether channels of two tensors lie along different axes."""
+    return any(a > 1 == b and one.any() and other.any() for a, b in zip(one.shape, other.shape, strict=True)) and any(
+        b > 1 == a for a, b in zip(one.shape, other.shape, strict=True)
+    )
 
 
 def _of_one_rank(flow: Flow, rank: int) -> Flow:
@@ -717,13 +726,41 @@ def look_up(flow: Flow) -> Labelled:
 
 
 def hold(flow: Flow) -> Labelled:
-    """A weight by itself: a vector has a channel in each place, of any other shape nothing goes."""
-    return flow.make("out", flow.output_shape[0]) if len(flow.output_shape) == 1 else flow.nothing()
+    """A weight by itself has its channels along its last axis, as a table of positions has; whole numbers have none."""
+    shape = flow.output_shape
+    if not shape or shape[-1] == 1 < len(shape) or flow.layer.weight_dtype is not None:
+        return flow.nothing()
+    return flow.place(flow.make("out", shape[-1]), len(shape) - 1)
 
 
 def stay(flow: Flow) -> Labelled:
     """What needs all that it reads: nothing can go."""
     return _whole_if_any(flow, f"{flow.describe()} needs the size of what it reads")
+
+
+def spread(flow: Flow) -> Labelled:
+    """An operation on sizes of the batch: what repeats a tensor for each example leaves channels on its last axis.
+
+    Its first input is read for its sizes only.
+    """
+    if len(flow.inputs) == 2 and type(flow.layer.operation).__name__ in ("BroadcastTo", "Tile"):
+        labels, size = flow.inputs[1], flow.shapes[1][-1]
+        if labels.any() and labels.shape[-1] == labels.size > 1 and size == flow.output_shape[-1]:
+            flow.axes["part 0"] = labels.reshape(-1)
+            return flow.place(labels.reshape(-1), len(flow.output_shape) - 1)
+    return stay(flow)
+
+
+def cut_out(flow: Flow) -> Labelled:
+    """ops.slice of a block: channels on the last axis stay when all of that axis is taken."""
+    labels = flow.inputs[0]
+    if not labels.any():
+        return flow.nothing()
+    is_plain = len(flow.inputs) == 1 and labels.shape[-1] == labels.size > 1
+    if not is_plain or flow.shapes[0][-1] != flow.output_shape[-1]:
+        return flow.keep_whole(f"{flow.describe()} cuts channels apart, or is called in a way that is not followed")
+    flow.axes["part 0"] = labels.reshape(-1)
+    return labels
 
 
 def slice_evenly(flow: Flow) -> Labelled:

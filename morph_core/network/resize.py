@@ -107,6 +107,27 @@ def slice_ends(resize: Resize) -> None:
     resize.args[1] = changed if several else changed[0]
 
 
+def cut_sizes(resize: Resize) -> None:
+    """ops.slice: how much is taken along the last axis, which is all of it."""
+    (output,) = resize.call.outputs
+    size = resize.size(output, len(resize.shapes[output]) - 1)
+    # Where it is told depends on the version of Keras.
+    if "shape" in resize.config:
+        resize.config["shape"] = (*resize.config["shape"][:-1], size)
+    else:
+        resize.args[2] = (*resize.args[2][:-1], size)
+
+
+def spread_sizes(resize: Resize) -> None:
+    """What repeats a tensor for each example: the size of its last axis."""
+    (output,) = resize.call.outputs
+    if resize.shapes[output] and resize.shapes[output][-1] is not None:
+        size = resize.size(output, len(resize.shapes[output]) - 1)
+        resize.config["shape"] = [*resize.config["shape"][:-1], size]
+        if "shape" in resize.config["config"]:
+            resize.config["config"]["shape"] = [*resize.config["config"]["shape"][:-1], size]
+
+
 def indexed_axes(keys: tuple[Any, ...], rank: int) -> Iterator[tuple[int, Any]]:
     """The keys of x[keys], each with the axis that it is about, or that it precedes (None and Ellipsis)."""
     axis = 0

@@ -289,9 +289,12 @@ RULES: dict[type, Rule] = {
     **_rows(_JOIN, "Multiply"),
     **_rows(_ALL_NEEDED_SCALED, "Subtract", "Average", "Maximum", "Minimum"),
     **_rows(_COMPETE, "Softmax"),
-    Weight: Rule(flows.hold, widths={"shape.0": "out"}, weights={"weight": ("out",)}),
     Constant: Rule(flows.stay),
-    Sized: Rule(flows.stay, products=lambda call: products.formula_of(call.layer.operation)(call)),
+    Sized: Rule(
+        flows.spread,
+        products=lambda call: products.formula_of(call.layer.operation)(call),
+        resize=resize.spread_sizes,
+    ),
     KeepInputs: Rule(flows.carry, passes=True, joins="first", scales=_always),
 }
 
@@ -328,6 +331,7 @@ OPERATIONS: dict[str, Rule] = {
     "Reshape": _RESHAPE,
     "Split": Rule(flows.move, scales=_always, resize=resize.split_points),
     "GetItem": Rule(flows.slice_evenly, scales=_always, resize=resize.slice_ends),
+    "Slice": Rule(flows.cut_out, scales=_always, resize=resize.cut_sizes),
 }
 
 UNKNOWN = Rule(probe, products=products.by_running, resize=resize.take_as_it_comes)
@@ -377,6 +381,8 @@ def register_rule(layer_class: type, rule: Rule) -> None:
 def rule_for(layer: Any) -> Rule:
     """The row of a layer's exact class: a subclass may do anything in `call`, so it needs a row of its own."""
     if isinstance(layer, keras.Layer):
+        if type(layer) is Weight:
+            return _rule_of_weight(len(layer.shape))
         if type(layer) is layers.EinsumDense and layers.EinsumDense not in RULES:
             return _rule_of_equation(layer)
         known = RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer))
@@ -384,6 +390,12 @@ def rule_for(layer: Any) -> Rule:
     if type(layer).__module__.split(".")[0] == "keras" and type(layer).__name__ in OPERATIONS:
         return OPERATIONS[type(layer).__name__]
     return _unknown(products.formula_of(layer))
+
+
+@functools.cache
+def _rule_of_weight(rank: int) -> Rule:
+    """The row of a weight by itself: its channels lie along its last axis."""
+    return Rule(flows.hold, widths={f"shape.{rank - 1}": "out"} if rank else {}, weights={"weight": ("out",)})
 
 
 def _rule_of_equation(layer: Any) -> Rule:

@@ -3,12 +3,14 @@
 A layer without input channels, or without output channels, is dead; so is whatever reads only dead tensors, and
 whatever is read only by the dead. Where branches meet, the dead one is left out: an Add with one live input is that
 input, a Multiply too, and a Concatenate joins what is left. So a residual block goes when one layer inside it dies, and
-an Inception tower, and the squeeze-and-excite branch of a block.
+an Inception tower, and the squeeze-and-excite branch of a block. A weight by itself is no branch: what joins it with
+data, such as a scale, is dead without the data.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -76,6 +78,8 @@ def _flow_down(channels: Channels, open_groups: np.ndarray | None, dead: int | N
     live[list(trace.inputs)] = True
     for index, call in enumerate(trace.calls):
         kept = live[list(call.inputs)]
+        if not _has_data(channels, call.inputs, kept):
+            continue
         passes = kept.any() if channels.rules[index].joins else kept.all()
         if passes or not len(kept):
             live[list(call.outputs)] = channels.outputs_made(index, bits)
@@ -97,7 +101,7 @@ def _spread(channels: Channels, open_groups: np.ndarray) -> tuple[np.ndarray, np
     alive = [False] * len(trace.calls)
     for index, call in enumerate(trace.calls):
         kept = [live[number] for number in call.inputs]
-        if any(kept) or not kept:
+        if (any(kept) or not kept) and _has_data(channels, call.inputs, kept):
             if not all(kept):
                 _check_join(channels, index, kept)
             for number, is_made in zip(call.outputs, channels.outputs_made(index, bits), strict=True):
@@ -116,6 +120,12 @@ def _spread(channels: Channels, open_groups: np.ndarray) -> tuple[np.ndarray, np
             for number in call.inputs:
                 needed[number] = True
     return np.array(alive, dtype=bool), np.array(live, dtype=bool) & np.array(needed, dtype=bool)
+
+
+def _has_data(channels: Channels, inputs: tuple[int, ...], kept: Iterable[bool]) -> bool:
+    """Whether some of the inputs that are left depend on data, unless none ever did."""
+    data = [channels.from_data[number] for number in inputs]
+    return not any(data) or any(one and is_kept for one, is_kept in zip(data, kept, strict=True))
 
 
 def _check_join(channels: Channels, index: int, kept: list[bool]) -> None:

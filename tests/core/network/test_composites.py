@@ -172,7 +172,9 @@ def test_a_layer_that_does_not_open_stays_closed_with_its_reason():
     y = Undecided(name="undecided")(layers.Dense(WIDTH, name="a")(inputs))
     graph = morph.ChannelGraph.from_model(keras.Model(inputs, layers.Dense(2)(y)))
     assert not graph.prunable.any()
-    assert "layer 'undecided' stays closed: its code does not run on symbolic tensors" in str(graph)
+    assert "layer 'undecided' stays closed: its code does not run on symbolic tensors at test_composites.py:" in str(
+        graph
+    )
 
 
 @keras.saving.register_keras_serializable("test_composites")
@@ -263,9 +265,40 @@ def test_a_subclassed_model_called_on_symbolic_inputs_is_opened():
     assert structure.costs["params"]["structure"] == morph.rebuild(model, structure).count_params()
 
 
-def test_a_subclassed_model_that_does_not_open_says_at_which_line():
+@keras.saving.register_keras_serializable("test_composites")
+class Positions(layers.Layer):
+    """A class token in front, and a table of positions, of which as many rows are taken as there are places."""
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, WIDTH), initializer="random_normal", name="token")
+        self.table = self.add_weight(shape=(2 * STEPS, WIDTH), initializer="random_normal", name="table")
+
+    def call(self, x):
+        x = ops.concatenate([ops.broadcast_to(self.token, (ops.shape(x)[0], 1, WIDTH)), x], axis=1)
+        table = ops.slice(self.table, (0, 0), (STEPS + 1, WIDTH))
+        return x + ops.broadcast_to(table, (ops.shape(x)[0], STEPS + 1, WIDTH))
+
+
+@pytest.mark.parametrize("block", [Scaled])
+def test_the_residual_width_can_be_pruned_where_nothing_outside_needs_it(block):
     inputs = keras.Input((STEPS, 5))
-    model = keras.Model(inputs, Subclassed(Undecided, name="own")(inputs))
-    assert "layer 'own-block' stays closed: its code does not run on symbolic tensors at test_composites.py:" in str(
-        morph.ChannelGraph.from_model(model)
-    )
+    x = Positions(name="positions")(layers.Dense(WIDTH, name="stem")(inputs))
+    x = block(name="two")(block(name="one")(x))
+    model = randomize(keras.Model(inputs, layers.Dense(3, name="head")(x[:, 0])))
+    graph = morph.ChannelGraph.from_model(model)
+    (residual,) = [group for group in graph.groups if group.name == "stem"]
+    assert residual.prunable and residual.size == WIDTH, str(graph)
+    assert {"positions-token", "positions-table"} <= set(residual.producers)
+    for seed, share in enumerate((0.75, 0.5, 0.25)):
+        structure = random_structure(graph, share, seed)
+        assert morph.verify(model, structure, batch()) < 1e-5
+        assert structure.costs["params"]["structure"] == morph.rebuild(model, structure).count_params()
+
+
+def test_a_block_whose_branches_die_goes():
+    model = network(Scaled)
+    graph = morph.ChannelGraph.from_model(model)
+    hidden = {group.name: 0 if group.name.startswith("one-wide") else group.size for group in graph.groups}
+    structure = morph.describe(graph, {name: hidden[name] for name in hidden if "wide" in name}, {"one-wide": []})
+    assert {"one-norm", "one-wide", "one-narrow"} <= set(structure.removed["layers"])
+    assert not any(layer.name.startswith("one-") for layer in morph.rebuild(model, structure).layers)
