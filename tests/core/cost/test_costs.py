@@ -161,9 +161,10 @@ def test_flops_of_an_unknown_image_size_are_refused_but_params_are_known():
     model = network(lambda x: x, shape=(None, None, 3))
     graph = morph.ChannelGraph.from_model(model)
     assert graph.cost("params") == model.count_params()
-    with pytest.raises(morph.MorphError, match=r"'a' .* unknown size .*cost='params'"):
-        graph.cost("flops")
-    for cost in ("activation_memory", "activation_total", "latency:v100"):
+    for cost in ("flops", "latency:v100"):
+        with pytest.raises(morph.MorphError, match=r"'a' .* unknown size .*cost='params'"):
+            graph.cost(cost)
+    for cost in ("activation_memory", "activation_total"):
         with pytest.raises(morph.MorphError, match=r"'a' .* with a size unknown, .*cost='params'"):
             graph.cost(cost)
     assert set(random_structure(graph, 0.5).costs) == {"params"}

@@ -21,7 +21,9 @@ class TwoFactors(layers.Layer):
 
 def network(width=12):
     x = keras.Input((8,))
-    made = TwoFactors(name="factors")(layers.Dense(width, activation="relu", name="dense")(x))
+    # A layer that adds a loss of its output is not opened.
+    factors = TwoFactors(name="factors", activity_regularizer="l2")
+    made = factors(layers.Dense(width, activation="relu", name="dense")(x))
     return keras.Model(x, layers.Dense(3, name="head")(layers.Dense(8, name="hidden")(made)))
 
 

@@ -57,7 +57,7 @@ def made_up_device(monkeypatch):
     timed = []
 
     def of_call(call) -> float:
-        return float(3e-6 * flops(call) + 2e-6 * elements_moved(call) + 0.01) if call.makes else 0.0
+        return float(3e-6 * flops(call) + 2e-6 * elements_moved(call, flops(call)) + 0.01) if call.makes else 0.0
 
     def compiled(run, one, copies):
         timed.append(one.key)
@@ -84,7 +84,7 @@ def test_a_calibration_tells_what_any_widths_take(made_up_device, tmp_path, name
         widths = structure.widths_in(graph).astype(float)
         left = graph.survivors(widths > 0)
         calls = [call for call in graph.call_widths(widths, left) if call.makes]
-        expected = sum(3e-6 * flops(call) + 2e-6 * elements_moved(call) + 0.01 for call in calls)
+        expected = sum(3e-6 * flops(call) + 2e-6 * elements_moved(call, flops(call)) + 0.01 for call in calls)
         assert graph.cost(f"latency:{tmp_path / 'made.json'}", structure) == pytest.approx(0.5 * expected, rel=0.02)
     by_layer = graph.cost_by_layer(morph.latency(calibration))
     assert sum(by_layer.values()) == pytest.approx(graph.cost(morph.latency(calibration)))

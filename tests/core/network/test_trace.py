@@ -71,7 +71,7 @@ def test_an_inner_models_training_argument_reaches_its_layers():
 
 def test_a_subclassed_model_is_refused_with_advice():
     with pytest.raises(
-        MorphError, match=r"'subclassed.*' \(Subclassed\) is not a functional Keras model.*functional API"
+        MorphError, match=r"'subclassed.*' \(Subclassed\) is not a functional Keras model.*Call it on symbolic inputs"
     ):
         ChannelGraph.from_model(Subclassed())
 
