@@ -302,3 +302,29 @@ def test_a_block_whose_branches_die_goes():
     structure = morph.describe(graph, {name: hidden[name] for name in hidden if "wide" in name}, {"one-wide": []})
     assert {"one-norm", "one-wide", "one-narrow"} <= set(structure.removed["layers"])
     assert not any(layer.name.startswith("one-") for layer in morph.rebuild(model, structure).layers)
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Penalised(layers.Layer):
+    """Adds a loss of what a layer inside makes."""
+
+    def build(self, shape):
+        self.dense = layers.Dense(WIDTH)
+        self.dense.build(shape)
+
+    def call(self, x):
+        x = self.dense(x)
+        self.add_loss(ops.mean(ops.square(x)))
+        return x
+
+
+def test_a_layer_that_adds_a_loss_stays_closed_and_goes_on_adding_it():
+    inputs = keras.Input((5,))
+    layer = Penalised(name="penalised")
+    model = keras.Model(inputs, layers.Dense(2)(layer(layers.Dense(WIDTH, name="a")(inputs))))
+    shown = str(morph.ChannelGraph.from_model(model))
+    assert "layer 'penalised' stays closed: its code does not run on symbolic tensors" in shown and "add_loss" in shown
+    x = np.ones((4, 5), "float32")
+    model(x, training=True)
+    (loss,) = model.losses
+    assert float(loss) > 0

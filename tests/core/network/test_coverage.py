@@ -22,7 +22,6 @@ LESS = {
     "DebertaV3Backbone": 0.4,  # attention in TensorFlow's own operations
     "FalconBackbone": 0.4,  # a table of numbers for each head
     "GptOssBackbone": 0.0,  # experts, in weights of three dimensions
-    "ViTDetBackbone": 0.2,  # queries, keys and values of one kernel
     "XLNetBackbone": 0.0,  # a layer that says another shape than it makes
 }
 # Layers of their own with neither an argument's value in their configuration nor code that opens.
