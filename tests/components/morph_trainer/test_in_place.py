@@ -13,7 +13,7 @@ from tfx.utils import path_utils
 import morph_core as morph
 from morph_tfx.components import MorphTrainer, Retrainer, StructureExporter
 from morph_tfx.components.training import loop, trained_model, user_module
-from tests.components.conftest import DIGITS, RAW_DIGITS, channel, example, fails_cleanly, narrowed
+from tests.components.conftest import DIGITS, RAW_DIGITS, USER_MODULES, channel, example, fails_cleanly, narrowed
 
 
 @pytest.fixture
@@ -66,6 +66,20 @@ def signatures(model):
 
 def shapes(model):
     return sorted(tuple(variable.shape) for variable in model.variables)
+
+
+@pytest.mark.thorough
+def test_a_transformer_of_other_peoples_layers_is_searched_and_trained_to_the_end(raw_trainer, run, held_out):
+    pytest.importorskip("keras_hub", reason="keras-hub is not installed; make setup brings it")
+    outputs = run(raw_trainer(module_file=str(USER_MODULES / "transformer.py"), custom_config={"epochs": 12}))
+    structure = StructureExporter(outputs["structure"]).read()
+    assert 0.45 < structure.costs["flops"]["structure"] / structure.costs["flops"]["seed"] <= 0.5
+    narrower = {name for name, entry in structure.groups.items() if entry["width"] < entry["seed_width"]}
+    assert any("feedforward" in name for name in narrower)
+    images, labels = held_out
+    requests = tf.constant([example(image, 0).SerializeToString() for image in images])
+    answers = load(outputs["model"]).signatures["serving_default"](examples=requests)["outputs"].numpy()
+    assert (answers.argmax(axis=1) == labels).mean() > 0.85
 
 
 def test_the_model_is_the_retrainers_in_all_but_its_weights(trainer, run, held_out, capsys):

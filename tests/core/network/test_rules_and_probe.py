@@ -127,7 +127,6 @@ SAMPLES: dict[str, list[tuple[Callable, Shapes]]] = {
 ROWS = {kind.__name__ for kind in rules.RULES}
 EXCUSED = {
     "Embedding": "it reads numbers of words, no channels",
-    "Weight": "it reads nothing",
     "Constant": "it reads nothing",
     "Sized": "it stands for an operation that needs all that it reads",
     "KeepInputs": "it stands behind inputs of the network, which have no channels that can go",
@@ -166,6 +165,7 @@ WITH_ARGUMENTS: dict[str, tuple[Callable, Shapes]] = {
     "DotProductAttention": (ops.dot_product_attention, [(6, 2, CHANNELS)] * 3),
     "Einsum": (lambda x, y: ops.einsum("bhwc,bhwc->bhwc", x, y), TWO_IMAGES),
     "Matmul": (lambda x: ops.matmul(np.full((6, 6), 0.5, "float32"), x), IMAGE),
+    "Slice": (lambda x: ops.slice(x, (0, 1, 0, 0), (1, 3, 6, CHANNELS)), IMAGE),
     "Stack": (lambda x, y: ops.stack([x, y], axis=2), TWO_IMAGES),
     "Repeat": (lambda x: ops.repeat(x, 2, axis=-1), IMAGE),
     "Take": (lambda x: ops.take(x, [0, 2, 1], axis=1), IMAGE),
