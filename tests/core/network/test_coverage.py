@@ -31,6 +31,8 @@ UNTRIED = {
     "CSPNetBackbone", "DFineBackbone", "DeepLabV3Backbone", "FluxBackbone", "MobileNetBackbone", "MobileNetV5Backbone",
     "MoonshineBackbone", "PARSeqBackbone", "SAMBackbone", "StableDiffusion3Backbone",
 }  # fmt: skip
+# Keras 3.15 refuses its sizes of images, and the table has no other.
+NOT_EVERYWHERE = {"DepthAnythingBackbone"}
 QUICK = ["BertBackbone", "GPT2Backbone", "LlamaBackbone", "DeiTBackbone"]
 NAMES = sorted(set(coverage.names()) - REFUSED - UNTRIED)
 
@@ -38,6 +40,8 @@ NAMES = sorted(set(coverage.names()) - REFUSED - UNTRIED)
 @pytest.mark.parametrize("name", thorough_but(NAMES, quick=QUICK))
 def test_backbones_of_keras_hub(name):
     row = coverage.examine(name)
+    if name in NOT_EVERYWHERE and row.error.startswith("not made"):
+        pytest.skip(f"Keras {keras.__version__} does not make it at this size")
     assert not row.error
     assert row.whole <= 1e-5 and row.loaded <= 1e-5
     assert row.masks <= 1e-5
