@@ -13,7 +13,7 @@ from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
 from morph_tfx.pipelines.local import demo
 from tests.kubeflow.launcher import Cluster, Run
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.slow
 
 LEAST_ACCURACY = 0.8  # of the pushed model on the held-out digits; chance is 0.1
 SETTINGS = {
