@@ -275,7 +275,7 @@ class Positions(layers.Layer):
 
     def call(self, x):
         x = ops.concatenate([ops.broadcast_to(self.token, (ops.shape(x)[0], 1, WIDTH)), x], axis=1)
-        table = ops.slice(self.table, (0, 0), (STEPS + 1, WIDTH))
+        table = ops.slice(ops.convert_to_tensor(self.table), (0, 0), (STEPS + 1, WIDTH))
         return x + ops.broadcast_to(table, (ops.shape(x)[0], STEPS + 1, WIDTH))
 
 
