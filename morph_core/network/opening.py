@@ -37,9 +37,12 @@ from ..arrays import as_numpy
 from .standins import Constant, Sized, Weight
 from .trace import Call, Ref, Trace, _is_automatic, _snake_case
 
-# Where Keras keeps its own lists of a layer's variables, beside TensorFlow's, which begin with "_self_": these must
-# go on holding the variables themselves.
-_LEDGERS = frozenset({"_trainable_variables", "_non_trainable_variables", "_layers", "_seed_generators", "_tracker"})
+# Where Keras and PyTorch keep their own lists of a layer's variables and layers, beside TensorFlow's that begin with
+# "_self_": these must go on holding the variables themselves.
+_LEDGERS = frozenset(
+    {"_trainable_variables", "_non_trainable_variables", "_layers", "_seed_generators", "_tracker"}
+    | {"_modules", "_parameters", "_buffers"}
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -516,7 +519,8 @@ def _name_within(parent: Any, child: Any) -> str:
         return child.name
     if _function(parent) is not None:
         return "" if _function(child) is not None else _snake_case(type(child).__name__)
-    for name, value in vars(parent).items():
+    # PyTorch keeps layers that are set as attributes apart from other attributes.
+    for name, value in (vars(parent) | vars(parent).get("_modules", {})).items():
         if name in _LEDGERS or name.startswith("_self_"):
             continue
         if value is child:

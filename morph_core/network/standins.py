@@ -81,6 +81,7 @@ class Weight(keras.layers.Layer):
             name="weight",
             shape=self.shape,
             dtype=self.weight_dtype,
+            trainable=self.weight_dtype is None,  # whole numbers cannot be
             initializer=self.initializer,
             regularizer=self.regularizer,
             constraint=self.constraint,

@@ -78,7 +78,8 @@ class Gated(layers.Layer):
         key = ops.repeat(self.key(normal), 2, axis=2)
         value = ops.repeat(self.value(normal), 2, axis=2)
         scores = ops.einsum("bquh,bkuh->buqk", self.query(normal), key) / FEATURES**0.5
-        scores = ops.softmax(scores + np.triu(np.full((STEPS, STEPS), -1e9, "float32"), 1), axis=-1)
+        causal = ops.convert_to_tensor(np.triu(np.full((STEPS, STEPS), -1e9, "float32"), 1))
+        scores = ops.softmax(scores + causal, axis=-1)
         x = x + self.output_dense(ops.einsum("buqk,bkuh->bquh", scores, value))
         return x + self.down(ops.silu(self.gate(x)) * self.up(x))
 

@@ -56,7 +56,7 @@ class FirstQuarterIsDoubled(layers.Layer):
     def call(self, x):
         scale = np.ones(x.shape[-1], "float32")
         scale[: x.shape[-1] // 4] = 2.0
-        return x * scale
+        return x * ops.convert_to_tensor(scale)
 
 
 @pytest.mark.parametrize(
