@@ -102,13 +102,11 @@ class Channels:
     @functools.cached_property
     def weights_in_common(self) -> dict[int, tuple[Any, ...]]:
         """The weights that another layer holds, too, by call; a layer that holds another one has all of its weights."""
-        holders: dict[int, set[int]] = {}
-        weights = [tuple(getattr(call.layer, "weights", ())) for call in self.trace.calls]
-        for call, own in zip(self.trace.calls, weights, strict=True):
-            for weight in own:
-                holders.setdefault(id(weight), set()).add(id(call.layer))
+        calls, holders = self.trace.calls, holders_of_weights(self.trace)
+        shared = {number for number, held in holders.items() if len({id(calls[index].layer) for index in held}) > 1}
         found = {
-            index: tuple(weight for weight in own if len(holders[id(weight)]) > 1) for index, own in enumerate(weights)
+            index: tuple(weight for weight in getattr(call.layer, "weights", ()) if id(weight) in shared)
+            for index, call in enumerate(calls)
         }
         return {index: common for index, common in found.items() if common}
 
@@ -176,6 +174,15 @@ class Channels:
                 ([content(self.tensors[number]) for number in call.outputs], [content(units) for units in widths])
             )
         return found
+
+
+def holders_of_weights(trace: Trace) -> dict[int, list[int]]:
+    """The calls whose layers hold a weight, by the weight's id."""
+    holders: dict[int, list[int]] = {}
+    for index, call in enumerate(trace.calls):
+        for weight in getattr(call.layer, "weights", ()):
+            holders.setdefault(id(weight), []).append(index)
+    return holders
 
 
 def as_bits(open_groups: np.ndarray) -> int:

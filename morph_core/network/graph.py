@@ -258,9 +258,10 @@ class ChannelGraph(Channels):
     @functools.cached_property
     def uncounted(self) -> dict[str, UncountedLayer]:
         """The layers whose multiply-adds are not known, by name: costs that count work leave them out."""
-        total = sum(params(call) for call in self.call_widths(self.seed_widths.astype(float)))
+        calls = self.call_widths(self.seed_widths.astype(float))
+        total = sum(params(call) for call in calls)
         found: dict[str, UncountedLayer] = {}
-        for call in self.call_widths(self.seed_widths.astype(float)):
+        for call in calls:
             try:
                 multiply_adds(call)
             except Uncounted as reason:

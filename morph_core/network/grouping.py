@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import weight_of
-from .channels import Channels, Group
+from .channels import Channels, Group, holders_of_weights
 from .flows import Flow
 from .labels import Labels
 from .rules import rule_for
@@ -128,10 +128,7 @@ class _Grouping:
 
     def _keep_weights_in_common(self) -> None:
         """A weight that two layers hold stays as it is: what one of them does with it need not follow its channels."""
-        holders: dict[int, list[int]] = {}
-        for index, call in enumerate(self.trace.calls):
-            for weight in getattr(call.layer, "weights", ()):
-                holders.setdefault(id(weight), []).append(index)
+        holders = holders_of_weights(self.trace)
         for index, call in enumerate(self.trace.calls):
             for path, follows in self.rules[index].weights.items():
                 weight = weight_of(call.layer, path)

@@ -34,8 +34,9 @@ import keras
 import numpy as np
 
 from ..arrays import as_numpy
+from .flows import einsum_terms
 from .standins import Constant, Sized, Weight
-from .trace import Call, Ref, Trace, _is_automatic, _snake_case
+from .trace import Call, Ref, Trace, _is_automatic, _snake_case, input_structure
 
 # Where Keras and PyTorch keep their own lists of a layer's variables and layers, beside TensorFlow's that begin with
 # "_self_": these must go on holding the variables themselves.
@@ -448,8 +449,7 @@ def _is_known(structure: Any) -> bool:
 
 def _einsum_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that an EinsumDense makes, from its equation and the sizes of its input and its kernel."""
-    given, made = layer.equation.replace(" ", "").split("->")
-    read, kernel = given.split(",")
+    read, kernel, made = einsum_terms(layer)
     sizes = dict(zip(kernel.replace("...", ""), layer.kernel.shape, strict=True))
     places = len(shape) - len(read.replace("...", ""))
     before, _, after = read.partition("...")
@@ -461,7 +461,7 @@ def _einsum_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _run(model: keras.Model, is_leaf: Callable, keep_closed: dict[int, str], sizes: _Sizes, training: bool) -> _Run:
-    structure = _input_structure(model)
+    structure = input_structure(model)
     inputs = keras.tree.map_structure(lambda tensor: _at(tensor, sizes), structure)
     run = _Run(is_leaf, keep_closed)
     run.run(model, keras.tree.flatten(inputs), inputs, training)
@@ -480,12 +480,8 @@ def _function(model: Any) -> Any:
     return model if isinstance(model, keras.Model) and hasattr(model, "_nodes_by_depth") else None
 
 
-def _input_structure(model: Any) -> Any:
-    return _function(model)._inputs_struct
-
-
 def _sample_sizes(model: Any) -> list[_Sizes]:
-    shapes = [tensor.shape for tensor in keras.tree.flatten(_input_structure(model))]
+    shapes = [tensor.shape for tensor in keras.tree.flatten(input_structure(model))]
     unknown = [shape for shape in shapes if None in shape[1:]]
     if not unknown:
         return [_Sizes(11, None), _Sizes(13, None)]
@@ -560,7 +556,7 @@ class _Merger:
 
     def __init__(self, model: keras.Model, runs: list[_Run], sizes: list[_Sizes]) -> None:
         self.model, self.runs, self.sizes = model, runs, sizes
-        self.inputs = keras.tree.flatten(_input_structure(model))
+        self.inputs = keras.tree.flatten(input_structure(model))
         self.numbers: list[dict[int, int]] = [{} for _ in runs]
         self.shapes: list[tuple[int | None, ...]] = []
         self.dtypes: list[str] = []
@@ -600,7 +596,7 @@ class _Merger:
         if isinstance(operation, _Held):
             self._merge_held(steps)
             return
-        positional, named = self._merged([(step.args, self._kwargs(step)) for step in steps])
+        positional, named = self._merged([(step.args, step.kwargs) for step in steps])
         config = {}
         if not isinstance(operation, keras.Layer):
             configs = [
@@ -609,20 +605,15 @@ class _Merger:
             ]
             config = {key: merged for key, merged in self._merged(configs).items() if _has_size(merged)}
         owner = self.runs[0].paths.get(id(steps[0].owner), "") if steps[0].owner is not None else ""
+        outputs = tuple(self._number(tensors) for tensors in zip(*(step.outputs for step in steps), strict=True))
         if _has_size((positional, named)) or config:
-            outputs = tuple(self._number(tensors) for tensors in zip(*(step.outputs for step in steps), strict=True))
             dtype = steps[0].outputs[0].dtype
             operation, positional, named = self._sized(operation, config, positional, named, outputs, dtype)
-        else:
-            outputs = tuple(self._number(tensors) for tensors in zip(*(step.outputs for step in steps), strict=True))
         if not isinstance(operation, keras.Layer):
             operation = _with_plain_types(operation)
         inputs = tuple(leaf.index for leaf in keras.tree.flatten((positional, named)) if isinstance(leaf, Ref))
         name = self.names.of(operation, self.runs[0].paths, owner)
         self.calls.append(Call(name, operation, positional, named, inputs, outputs))
-
-    def _kwargs(self, step: _Step) -> dict[str, Any]:
-        return step.kwargs
 
     def _likeness(self, operation: Any) -> Any:
         if isinstance(operation, keras.Layer):

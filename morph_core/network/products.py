@@ -18,6 +18,7 @@ import numpy as np
 from keras import layers
 
 from ..cost.calls import CallWidths, Shape, Uncounted
+from .flows import einsum_terms
 
 Formula = Callable[[CallWidths], Any]
 
@@ -185,7 +186,7 @@ def of_equation(call: CallWidths) -> Any:
     layer = call.layer
     if getattr(layer, "lora_enabled", False):
         raise Uncounted("it has a low-rank addition")
-    read, kernel = layer.equation.replace(" ", "").split("->")[0].split(",")
+    read, kernel, _ = einsum_terms(layer)
     whole = tuple(layer.kernel.shape)
     places = einsum_product(f"{kernel},{read}", [whole, _seed_of(call, "inputs")]) / math.prod(whole)
     return (call.weight_size("kernel") if call.rule.weights else math.prod(whole)) * places / call.batch
