@@ -14,11 +14,13 @@ goes on where it stopped.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
 import statistics
 import time
+from collections.abc import Iterable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -135,28 +137,36 @@ def main(folder: pathlib.Path, seeds: int, names: tuple[str, ...], output: pathl
                 with output.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 click.echo(f"seed {seed}, {name}, {arm}: {row['accuracy']:.3f}, widths {row['widths']}", err=True)
-    show(done)
+    show(f"Accuracy on 16x16 CIFAR-10 at {TARGET:.0%} of the FLOPs, {EPOCHS} epochs", done, NETWORKS, ARMS)
 
 
-def show(rows: list[dict]) -> None:
-    """The table of means."""
-    table = Table(title=f"Accuracy on 16x16 CIFAR-10 at {TARGET:.0%} of the FLOPs, {EPOCHS} epochs")
-    for heading in ("network", "arm", "FLOPs", "parameters", "accuracy", "n"):
+def show(title: str, rows: list[dict], networks: Iterable[str], arms: Iterable[str], with_time: bool = False) -> None:
+    """The table of means.
+
+    Args:
+        title: of the table.
+        rows: of finished runs: "network", "arm", "accuracy", "flops", "params", "cpu_seconds".
+        networks, arms: in their order.
+        with_time: whether processor time has a column.
+    """
+    table = Table(title=title)
+    times = ("CPU s",) if with_time else ()
+    for heading in ("network", "arm", "FLOPs", "parameters", "accuracy", *times, "n"):
         table.add_column(heading, justify="left" if heading in ("network", "arm") else "right")
-    for name in NETWORKS:
-        for arm in ARMS:
-            found = [row for row in rows if row["network"] == name and row["arm"] == arm]
-            if found:
-                accuracy = [100 * row["accuracy"] for row in found]
-                spread = statistics.stdev(accuracy) if len(found) > 1 else 0.0
-                table.add_row(
-                    name,
-                    arm,
-                    f"{statistics.mean(row['flops'] for row in found):.1%}",
-                    f"{statistics.mean(row['params'] for row in found):,.0f}",
-                    f"{statistics.mean(accuracy):.1f} ± {spread:.1f} %",
-                    str(len(found)),
-                )
+    for name, arm in itertools.product(networks, arms):
+        found = [row for row in rows if row["network"] == name and row["arm"] == arm]
+        if found:
+            accuracy = [100 * row["accuracy"] for row in found]
+            spread = statistics.stdev(accuracy) if len(found) > 1 else 0.0
+            table.add_row(
+                name,
+                arm,
+                f"{statistics.mean(row['flops'] for row in found):.1%}",
+                f"{statistics.mean(row['params'] for row in found):,.0f}",
+                f"{statistics.mean(accuracy):.1f} ± {spread:.1f} %",
+                *(f"{statistics.mean(row['cpu_seconds'] for row in found):.0f}" for _ in times),
+                str(len(found)),
+            )
     Console().print(table)
 
 

@@ -17,7 +17,6 @@ import json
 import os
 import pathlib
 import re
-import statistics
 import sysconfig
 import time
 from collections import Counter
@@ -29,10 +28,9 @@ import keras
 import keras_hub
 import numpy as np
 from keras import layers
-from rich.console import Console
-from rich.table import Table
 
 import morph_core as morph
+from benchmarks.accuracy import show
 
 PACKAGES = ("asyncio", "email", "idlelib", "lib2to3", "multiprocessing", "tkinter", "unittest", "xml")
 WORDS, VOCABULARY, PASSAGES = 24, 2000, 400
@@ -124,16 +122,6 @@ def train(model: keras.Model, data: Split, epochs: int, of_epochs: int | None = 
     model.fit(*data, batch_size=BATCH, epochs=epochs, verbose=0)
 
 
-def uniform(graph: morph.ChannelGraph) -> morph.Structure:
-    """The widest structure of the seed's proportions within the budget."""
-    for share in np.arange(1.0, 0.0, -0.005):
-        widths = {group.name: max(1, int(share * group.size)) for group in graph.groups if group.prunable}
-        structure = morph.describe(graph, widths)
-        if graph.cost("flops", structure) <= TARGET * graph.cost("flops"):
-            return structure
-    raise click.ClickException("No uniform widths are within the budget.")
-
-
 def run(name: str, arm: str, seed: int, data: dict[str, Split], judged: str) -> dict:
     """One training of one arm."""
     keras.utils.set_random_seed(seed)
@@ -154,7 +142,7 @@ def run(name: str, arm: str, seed: int, data: dict[str, Split], judged: str) -> 
             student = morph.rebuild(NETWORKS[name](), structure)
             train(student, data["train"], EPOCHS - round(EPOCHS * part))
     else:
-        structure = morph.describe(graph, {}) if arm == "seed" else uniform(graph)
+        structure = morph.describe(graph, {}) if arm == "seed" else morph.uniform(graph, "flops", target=TARGET)
         student = model if arm == "seed" else morph.rebuild(model, structure)
         train(student, data["train"], EPOCHS)
     x, y = data[judged]
@@ -189,30 +177,8 @@ def main(folder: pathlib.Path, seeds: int, names: tuple[str, ...], judged: str, 
                 with output.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 click.echo(f"seed {seed}, {name}, {arm}: {row['accuracy']:.3f}, {row['cpu_seconds']} s", err=True)
-    show([row for row in done if row["on"] == judged], judged)
-
-
-def show(rows: list[dict], judged: str) -> None:
-    """The table of means."""
-    table = Table(title=f"Accuracy ({judged}) at {TARGET:.0%} of the FLOPs, {EPOCHS} epochs in all")
-    for heading in ("network", "arm", "FLOPs", "parameters", "accuracy", "CPU s", "n"):
-        table.add_column(heading, justify="left" if heading in ("network", "arm") else "right")
-    for name in NETWORKS:
-        for arm in ARMS:
-            found = [row for row in rows if row["network"] == name and row["arm"] == arm]
-            if found:
-                accuracy = [100 * row["accuracy"] for row in found]
-                spread = statistics.stdev(accuracy) if len(found) > 1 else 0.0
-                table.add_row(
-                    name,
-                    arm,
-                    f"{statistics.mean(row['flops'] for row in found):.1%}",
-                    f"{statistics.mean(row['params'] for row in found):,.0f}",
-                    f"{statistics.mean(accuracy):.1f} ± {spread:.1f} %",
-                    f"{statistics.mean(row['cpu_seconds'] for row in found):.0f}",
-                    str(len(found)),
-                )
-    Console().print(table)
+    title = f"Accuracy ({judged}) at {TARGET:.0%} of the FLOPs, {EPOCHS} epochs in all"
+    show(title, [row for row in done if row["on"] == judged], NETWORKS, ARMS, with_time=True)
 
 
 if __name__ == "__main__":
