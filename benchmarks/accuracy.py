@@ -1,173 +1,222 @@
-"""What a learned shape is worth: accuracy at a quarter of the FLOPs, against uniform widths and longer training.
+"""What a search is worth: accuracy at a budget, against uniform widths, chance and a peer, at equal epochs in all.
 
-Every arm is trained from scratch with the same recipe. `uniform` scales all widths by one factor; `uniform, twice as
-long` is trained for as many epochs as search and retraining take together; the seed network itself is the ceiling. Two
-networks: one whose widths are badly distributed (wide where images are large), which a search can repair, and one of
-equal widths, which is a sensible shape to begin with.
+Each arm of a network trains for as many epochs *in all*, search included, with one recipe. Arms that end in "same
+compute" train longer: as many FLOPs as the run in one piece, whose first part trains the whole seed.
 
-    python benchmarks/accuracy.py --data DIR [--seeds 5] [--network NAME] [--output results.jsonl]
+    python -m benchmarks.accuracy --data DIR [--seeds 5] [--network NAME] [--arm NAME] [--target flops=0.25]
+                                  [--on validation] [--torch-python PATH] [--output FILE]
 
-DIR holds `cifar10_16x16_20k.npz`: 20,000 training and 5,000 test images of CIFAR-10 averaged to 16x16 pixels, as uint8
-arrays x_train, y_train, x_test, y_test. Finished runs are read back from the output file, so that an interrupted study
-goes on where it stopped.
+Finished runs are read back from the output file, so a study that was interrupted goes on where it stopped. Choices are
+made with `--on validation`; tables of results are of the test split, whose rows are in `docs/results/accuracy.jsonl`.
+`benchmarks/images.py` says what DIR holds. `--torch-python` is an interpreter with torch and torch-pruning; with it the
+arms of Torch-Pruning run, too (`accuracy_torch.py`).
 """
 
 from __future__ import annotations
 
-import itertools
-import json
+import dataclasses
 import os
 import pathlib
-import statistics
 import time
-from collections.abc import Iterable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import click
 import keras
 import numpy as np
-from keras import layers
-from rich.console import Console
-from rich.table import Table
 
 import morph_core as morph
+from benchmarks import accuracy_torch
+from benchmarks.images import NETWORKS, accuracy, load, train
+from benchmarks.tables import plot, read, show, write
 
-NETWORKS = {"front-heavy": (48, 48, 32, 32, 16, 16), "equal widths": (32, 32, 32, 32, 32, 32)}
-ARMS = ("seed", "uniform", "uniform, twice as long", "gamma", "logistic_sigmoid", "fisher")
-TARGET = 0.25
-EPOCHS, BATCH, ROWS = 8, 100, 10_000
-
-
-def load(folder: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Images as float32 of about zero mean and unit variance, and labels."""
-    path = folder / "cifar10_16x16_20k.npz"
-    if not path.exists():
-        raise click.ClickException(f"{path} is missing; the head of this file says what it holds.")
-    with np.load(path) as data:
-        scale = lambda images: (images.astype("float32") / 255 - 0.47) / 0.25  # noqa: E731
-        train, test = scale(data["x_train"][:ROWS]), scale(data["x_test"])
-        return train, data["y_train"][:ROWS].astype("int32"), test, data["y_test"].astype("int32")
+OUTPUT = pathlib.Path("docs/results/accuracy.jsonl")
 
 
-def network(widths: tuple[int, ...]) -> keras.Model:
-    """Six convolutions with BatchNormalization, pooling after every second, for 16x16 images."""
-    x = image = keras.Input((16, 16, 3))
-    y = layers.RandomFlip("horizontal", name="flip")(x)
-    x = layers.RandomTranslation(0.125, 0.125, name="shift")(y)
-    for index, width in enumerate(widths):
-        x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"conv{index + 1}")(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
-        if index % 2 and index < len(widths) - 1:
-            x = layers.MaxPooling2D()(x)
-    return keras.Model(image, layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D()(x)))
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to a small network.
+
+    Attributes:
+        kind: "seed", "uniform", "random", "in place" (one run), "scratch" (search, then train anew for the epochs that
+            are left), "shape" (likewise, for all epochs, on top of the search's) or "peer" (Torch-Pruning).
+        part: of the epochs that the search takes.
+        settings: further arguments of the search, or of the peer.
+        longer: trains as many FLOPs as the run in one piece.
+    """
+
+    kind: str
+    part: float = 0.0
+    settings: dict = dataclasses.field(default_factory=dict)
+    longer: bool = False
 
 
-def train(model: keras.Model, data: tuple, epochs: int) -> float:
-    """Train with SGD on a cosine schedule; test accuracy."""
-    steps = epochs * (len(data[0]) // BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(0.01, steps, warmup_target=0.1, warmup_steps=steps // 20)
-    model.compile(
-        keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-4),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    model.fit(data[0], data[1], batch_size=BATCH, epochs=epochs, verbose=0)
-    return float((model.predict(data[2], batch_size=500, verbose=0).argmax(-1) == data[3]).mean())
+ARMS = {
+    "seed": Arm("seed"),
+    "uniform": Arm("uniform"),
+    "in place": Arm("in place", 0.25),
+    "uniform, same compute": Arm("uniform", longer=True),
+    "random": Arm("random"),
+    "random, same compute": Arm("random", longer=True),
+    "search half, scratch half": Arm("scratch", 0.5),
+    "shape from scratch": Arm("shape", 0.25),
+    "in place, 1/8": Arm("in place", 0.125),
+    "in place, 1/2": Arm("in place", 0.5),
+    "in place, gamma": Arm("in place", 0.25, {"gate": "gamma"}),
+    "in place, group_lasso": Arm("in place", 0.25, {"gate": "group_lasso"}),
+    "in place, logistic_sigmoid": Arm("in place", 0.25, {"gate": "logistic_sigmoid"}),
+    "in place, distilled": Arm("in place", 0.25, {"distill": True}),
+    "in place, two cycles": Arm("in place", 0.5, {"cycles": 2}),
+    **{f"Torch-Pruning, {name}": Arm("peer", 0.25, {"criterion": name}) for name in accuracy_torch.CRITERIA},
+}
 
 
-def run(widths: tuple[int, ...], arm: str, seed: int, data: tuple) -> dict:
-    """One training of one arm."""
+def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, compute: float | None) -> dict:
+    """One training of one arm.
+
+    Args:
+        name: of the network.
+        arm: to train.
+        target: shares of the seed's costs.
+        seed: of all that is left to chance.
+        data: as of `load`.
+        compute: FLOPs that the run in one piece has trained for, in epochs of the seed; None where there was none.
+    """
     keras.utils.set_random_seed(seed)
-    seed_network = network(widths)
-    graph = morph.ChannelGraph.from_model(seed_network)
-    started = time.process_time()
-    if arm == "seed":
-        student, structure = seed_network, morph.describe(graph, {})
-    elif arm.startswith("uniform"):
-        ones = morph.describe(graph, {group.name: 1 for group in graph.groups if group.prunable})
-        structure = morph.expand(_proportional(graph, ones), graph, target=TARGET)
-        student = morph.rebuild(seed_network, structure)
-    else:
-        search = morph.StructureSearch(seed_network, cost="flops", target=TARGET, gate=arm)
-        train(search, data, EPOCHS)
+    model, epochs = NETWORKS[name].build(), NETWORKS[name].epochs
+    graph = morph.ChannelGraph.from_model(model)
+    started, full = time.process_time(), 0
+    if arm.kind in ("in place", "scratch", "shape"):
+        full = max(1, round(arm.part * epochs))
+        in_place = arm.kind == "in place"
+        search = morph.StructureSearch(
+            model, target=target, search_fraction=arm.part if in_place else 1.0, **arm.settings
+        )
+        train(search, data, epochs if in_place else full)
         structure = search.structure()
-        keras.utils.set_random_seed(1000 + seed)
-        student = morph.rebuild(seed_network, structure)
-    accuracy = train(student, data, EPOCHS * (2 if "twice" in arm else 1))
+        if in_place:
+            student, epochs = search.result(), epochs - full
+        else:
+            keras.utils.set_random_seed(1000 + seed)
+            student, epochs = morph.rebuild(model, structure), epochs - (full if arm.kind == "scratch" else 0)
+    else:
+        structure = {
+            "seed": lambda: morph.describe(graph, {}),
+            "uniform": lambda: morph.uniform(graph, target=target),
+            "random": lambda: by_chance(graph, target, seed),
+        }[arm.kind]()
+        student = model if arm.kind == "seed" else morph.rebuild(model, structure)
+        if arm.longer:
+            assert compute is not None, "the run in one piece comes first"
+            epochs = round(compute * graph.cost("flops") / graph.cost("flops", structure))
+    if arm.kind != "in place":
+        train(student, data, epochs)
+    share = graph.cost("flops", structure) / graph.cost("flops")
     return {
-        "accuracy": accuracy,
-        "flops": structure.costs["flops"]["structure"] / structure.costs["flops"]["seed"],
-        "params": structure.costs["params"]["structure"],
+        "accuracy": accuracy(student, data),
+        "flops": share,
+        "params": graph.cost("params", structure) / graph.cost("params"),
+        "epochs": [full, epochs],
+        "compute": full + epochs * share,
         "widths": list(structure.widths.values()),
         "cpu_seconds": round(time.process_time() - started, 1),
     }
 
 
-def _proportional(graph: morph.ChannelGraph, least: morph.Structure) -> morph.Structure:
-    """The widest network of the seed's own proportions that is still below the target."""
-    share = 1.0
+def by_chance(graph: morph.ChannelGraph, target: dict[str, float], seed: int) -> morph.Structure:
+    """Widths whose shares of the seed's are drawn at random, up to a factor of e each way, and scaled to the budget."""
+    prunable = [group for group in graph.groups if group.prunable]
+    drawn = np.exp(np.random.default_rng(seed).uniform(-1, 1, len(prunable)))
+    factor = 3.0
     while True:
-        widths = {name: max(1, int(entry["seed_width"] * share)) for name, entry in least.groups.items()}
+        widths = {
+            group.name: int(np.clip(group.size * share * factor, 1, group.size))
+            for group, share in zip(prunable, drawn, strict=True)
+        }
         structure = morph.describe(graph, widths)
-        if structure.costs["flops"]["structure"] <= TARGET * structure.costs["flops"]["seed"]:
+        if all(graph.cost(cost, structure) <= share * graph.cost(cost) for cost, share in target.items()):
             return structure
-        share *= 0.98
+        factor *= 0.995
+
+
+def _target(_: object, __: object, words: tuple[str, ...]) -> list[dict[str, float]]:
+    try:
+        return [{cost: float(share)} for cost, share in (word.split("=") for word in words)]
+    except ValueError as error:
+        raise click.BadParameter("expected a cost and its share, such as flops=0.25") from error
 
 
 @click.command()
-@click.option("--data", "folder", required=True, type=click.Path(path_type=pathlib.Path), help="Folder of the images.")
+@click.option("--data", "folder", type=click.Path(path_type=pathlib.Path), help="Folder of the images.")
 @click.option("--seeds", default=5, show_default=True, help="Trainings of each arm.")
+@click.option("--first-seed", default=0, show_default=True, help="Choices are best made with other seeds.")
 @click.option("--network", "names", multiple=True, type=click.Choice(list(NETWORKS)), help="Only these networks.")
-@click.option("--output", default="build/accuracy.jsonl", show_default=True, type=click.Path(path_type=pathlib.Path))
-def main(folder: pathlib.Path, seeds: int, names: tuple[str, ...], output: pathlib.Path) -> None:
-    """Train every arm on every network with every seed, and print mean and standard deviation."""
-    data = load(folder)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
-    known = {(row["network"], row["arm"], row["seed"]) for row in done}
-    for name in names or NETWORKS:
-        widths = NETWORKS[name]
-        for seed in range(seeds):
-            for arm in ARMS:
-                if (name, arm, seed) in known:
-                    continue
-                row = {"network": name, "arm": arm, "seed": seed, **run(widths, arm, seed, data)}
-                done.append(row)
-                with output.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                click.echo(f"seed {seed}, {name}, {arm}: {row['accuracy']:.3f}, widths {row['widths']}", err=True)
-    show(f"Accuracy on 16x16 CIFAR-10 at {TARGET:.0%} of the FLOPs, {EPOCHS} epochs", done, NETWORKS, ARMS)
+@click.option("--arm", "arms", multiple=True, type=click.Choice(list(ARMS)), help="Only these arms.")
+@click.option("--target", "targets", multiple=True, default=("flops=0.25",), show_default=True, callback=_target)
+@click.option("--on", "judged", default="test", show_default=True, type=click.Choice(["validation", "test"]))
+@click.option("--torch-python", type=click.Path(exists=True), help="An interpreter with torch and torch-pruning.")
+@click.option("--output", default=OUTPUT, show_default=True, type=click.Path(path_type=pathlib.Path))
+@click.option("--show-only", is_flag=True, help="Train nothing: print the table of what is in the output file.")
+@click.option("--figure", type=click.Path(path_type=pathlib.Path), help="Draw accuracy against compute to this file.")
+def main(
+    folder: pathlib.Path | None,
+    seeds: int,
+    first_seed: int,
+    names: tuple[str, ...],
+    arms: tuple[str, ...],
+    targets: list[dict[str, float]],
+    judged: str,
+    torch_python: str | None,
+    output: pathlib.Path,
+    show_only: bool,
+    figure: pathlib.Path | None,
+) -> None:
+    """Train every arm on every network with every seed; print means, their 95 % intervals and paired differences."""
+    rows = read(output)
+    if not show_only:
+        if folder is None:
+            raise click.UsageError("--data is missing: the folder of the images.")
+        data = load(folder, judged)
+        for target in targets:
+            for name in names or NETWORKS:
+                for seed in range(first_seed, first_seed + seeds):
+                    study(name, target, seed, arms or tuple(ARMS), data, judged, folder, torch_python, rows, output)
+    for target in targets:
+        chosen = [row for row in rows if row["on"] == judged and row["target"] == target]
+        what = " and ".join(f"{share:.0%} of the {cost}" for cost, share in target.items())
+        show(f"Accuracy ({judged}) at {what}", chosen, names or NETWORKS, ARMS, against="uniform")
+        if figure is not None:
+            plot(figure, chosen, names or NETWORKS, ARMS)
 
 
-def show(title: str, rows: list[dict], networks: Iterable[str], arms: Iterable[str], with_time: bool = False) -> None:
-    """The table of means.
-
-    Args:
-        title: of the table.
-        rows: of finished runs: "network", "arm", "accuracy", "flops", "params", "cpu_seconds".
-        networks, arms: in their order.
-        with_time: whether processor time has a column.
-    """
-    table = Table(title=title)
-    times = ("CPU s",) if with_time else ()
-    for heading in ("network", "arm", "FLOPs", "parameters", "accuracy", *times, "n"):
-        table.add_column(heading, justify="left" if heading in ("network", "arm") else "right")
-    for name, arm in itertools.product(networks, arms):
-        found = [row for row in rows if row["network"] == name and row["arm"] == arm]
-        if found:
-            accuracy = [100 * row["accuracy"] for row in found]
-            spread = statistics.stdev(accuracy) if len(found) > 1 else 0.0
-            table.add_row(
-                name,
-                arm,
-                f"{statistics.mean(row['flops'] for row in found):.1%}",
-                f"{statistics.mean(row['params'] for row in found):,.0f}",
-                f"{statistics.mean(accuracy):.1f} ± {spread:.1f} %",
-                *(f"{statistics.mean(row['cpu_seconds'] for row in found):.0f}" for _ in times),
-                str(len(found)),
-            )
-    Console().print(table)
+def study(
+    name: str,
+    target: dict[str, float],
+    seed: int,
+    arms: tuple[str, ...],
+    data: tuple,
+    judged: str,
+    folder: pathlib.Path,
+    torch_python: str | None,
+    rows: list[dict],
+    output: pathlib.Path,
+) -> None:
+    """Run the arms that are not among `rows` yet, and add them there and to the file."""
+    for label in arms:
+        same = {"network": name, "target": target, "seed": seed, "on": judged}
+        known = {row["arm"]: row for row in rows if all(row[key] == value for key, value in same.items())}
+        arm = ARMS[label]
+        if label in known or (arm.kind == "peer" and not torch_python):
+            continue
+        if arm.kind == "peer":
+            assert torch_python is not None
+            found = accuracy_torch.ask(torch_python, folder, name, arm.part, target, seed, judged, **arm.settings)
+        else:
+            found = run(name, arm, target, seed, data, known.get("in place", {}).get("compute"))
+            keras.backend.clear_session()
+        rows.append({**same, "arm": label, **found})
+        write(output, rows[-1])
+        click.echo(f"{name}, seed {seed}, {label}: {found['accuracy']:.3f}, {found['cpu_seconds']} s", err=True)
 
 
 if __name__ == "__main__":

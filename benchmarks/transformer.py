@@ -7,13 +7,12 @@ classifier as BERT, and a vision transformer. Their blocks are composite layers,
 
 The text is the source of Python's own standard library: which of eight packages does a passage of 24 words come from?
 Files are split into training, validation and test before they are cut into passages. DIR holds the images of
-`benchmarks/accuracy.py`, of which the last 2,000 training images are held out here. Choices belong to the validation
+`benchmarks/images.py`, of which the last 2,000 training images are held out here. Choices belong to the validation
 split (`--on validation`); the tables are of the test split. Finished runs are read back from the output file.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import re
@@ -30,7 +29,7 @@ import numpy as np
 from keras import layers
 
 import morph_core as morph
-from benchmarks.accuracy import show
+from benchmarks.tables import read, show, write
 
 PACKAGES = ("asyncio", "email", "idlelib", "lib2to3", "multiprocessing", "tkinter", "unittest", "xml")
 WORDS, VOCABULARY, PASSAGES = 24, 2000, 400
@@ -162,9 +161,8 @@ def run(name: str, arm: str, seed: int, data: dict[str, Split], judged: str) -> 
 @click.option("--on", "judged", default="test", show_default=True, type=click.Choice(["validation", "test"]))
 @click.option("--output", default="build/transformer.jsonl", show_default=True, type=click.Path(path_type=pathlib.Path))
 def main(folder: pathlib.Path, seeds: int, names: tuple[str, ...], judged: str, output: pathlib.Path) -> None:
-    """Train every arm on every network with every seed, and print mean and standard deviation."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
+    """Train every arm on every network with every seed, and print means and their 95 % intervals."""
+    done = read(output)
     known = {(row["network"], row["arm"], row["seed"], row["on"]) for row in done}
     for name in names or NETWORKS:
         data = passages() if name == "text classifier" else images(folder)
@@ -174,11 +172,10 @@ def main(folder: pathlib.Path, seeds: int, names: tuple[str, ...], judged: str, 
                     continue
                 row = {"network": name, "arm": arm, "seed": seed, "on": judged, **run(name, arm, seed, data, judged)}
                 done.append(row)
-                with output.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                write(output, row)
                 click.echo(f"seed {seed}, {name}, {arm}: {row['accuracy']:.3f}, {row['cpu_seconds']} s", err=True)
     title = f"Accuracy ({judged}) at {TARGET:.0%} of the FLOPs, {EPOCHS} epochs in all"
-    show(title, [row for row in done if row["on"] == judged], NETWORKS, ARMS, with_time=True)
+    show(title, [row for row in done if row["on"] == judged], NETWORKS, ARMS)
 
 
 if __name__ == "__main__":
