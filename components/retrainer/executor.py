@@ -65,5 +65,6 @@ class Executor(base_executor.BaseExecutor):
             identity = {"network": graph.fingerprint, "widths": structure.widths}
             results = loop.train(model, inputs, log_dir, progress, checkpoint, identity)
             trained_model.write(artifact, model, signatures, structure, source.uri, inputs.spec, results)
+            loop.record_time(artifact_utils.get_single_instance(output_dict["model_run"]), progress)
             checkpoints.clear(checkpoint)
         print(f"Model: {path_utils.serving_model_dir(artifact.uri)}", flush=True)

@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+from tfx.types.artifact import Artifact
 
 from morph_core import MorphError, StructureSearch
 from morph_core.search.checkpoint import Storage, fit_with_checkpoints
 
+from ..artifacts.properties import set_custom_properties
 from . import distribution
 from .inputs import TrainingInputs
 from .progress import ProgressCallback
+
+TRAINING_SECONDS = "training_seconds"
+"""The custom property of a `model_run` that says how long its training took, search included."""
 
 # Points of the training curves in TensorBoard: enough to see a schedule, few enough to cost nothing.
 _CURVE_POINTS = 200
@@ -76,3 +81,9 @@ def train(
             "that are no numbers."
         )
     return last
+
+
+def record_time(model_run: Artifact, progress: ProgressCallback) -> None:
+    """Makes the seconds that a training took a property of its logs; nothing where it ran in several processes."""
+    if progress.seconds is not None:
+        set_custom_properties(model_run, {TRAINING_SECONDS: progress.seconds})

@@ -35,6 +35,9 @@ class ProgressCallback(keras.callbacks.Callback):
             cost; below 1 when the searched network is itself smaller than the seed.
         then: what a run that begins as a search goes on as, once its network is cut; empty when it stays a search.
         stream: where to write; standard output by default.
+
+    Attributes:
+        seconds: that the whole run took; None until it is over, and where an earlier process ran a part of it.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class ProgressCallback(keras.callbacks.Callback):
         self._done = 0
         self._epoch: int | None = None
         self._bar: Live | None = None
+        self._is_whole = True
+        self.seconds: float | None = None
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -107,7 +112,9 @@ class ProgressCallback(keras.callbacks.Callback):
         if self._epoch is None:
             self._continue_after(self._epochs)
         self.close()
-        self._print(f"done: {self._done} steps in {_duration(time.monotonic() - self._start)}")
+        seconds = time.monotonic() - self._start
+        self.seconds = seconds if self._is_whole else None
+        self._print(f"done: {self._done} steps in {_duration(seconds)}")
 
     def close(self) -> None:
         """Gives the terminal back, also after a failure."""
@@ -117,7 +124,7 @@ class ProgressCallback(keras.callbacks.Callback):
 
     def _continue_after(self, epochs: int) -> None:
         """Says that an earlier process has trained so far; its checkpoint was restored."""
-        self._done = epochs * self._steps_per_epoch
+        self._done, self._is_whole = epochs * self._steps_per_epoch, False
         self._print(f"continuing after epoch {epochs} of {self._epochs}")
 
     def _values(self, logs: Mapping[str, Any] | None, now: float) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from morph_core import MorphError
 
-from ..account import Say, duration, quieten
+from ..account import Say, change, duration, quieten
 from ..config import PipelineConfig, load_config
 from ..config.starter import template
 from .result import RunResult
@@ -103,10 +103,15 @@ def run_demo(directory: Path, say: Say = print, verbose: bool = False) -> RunRes
     digits = load_digits()
     rows = []
     if result.pushed_model is not None:
-        baseline = seed_accuracy(config, digits, directory / "seed_accuracy.json", say)
+        seed = trained_seed(config, digits, directory / "seed.json", say)
         final = pushed_accuracy(result.pushed_model, digits["holdout"])
         label = f"accuracy, {len(digits['holdout'].labels)} held-out digits"
-        rows.append((label, f"{baseline:.1%}", f"{final:.1%}", f"{100 * (final - baseline):+.1f} points"))
+        rows.append((label, f"{seed.accuracy:.1%}", f"{final:.1%}", f"{100 * (final - seed.accuracy):+.1f} points"))
+        if result.training_seconds is not None:
+            seconds = result.training_seconds
+            rows.append(
+                ("time of all trainings", duration(seed.seconds), duration(seconds), change(seed.seconds, seconds))
+            )
 
     from .summary import show_summary
 
@@ -124,14 +129,22 @@ def pushed_accuracy(model_directory: str, holdout: Digits) -> float:
     return float(np.mean(answers.argmax(-1) == holdout.labels))
 
 
-def seed_accuracy(config: PipelineConfig, digits: dict[str, Digits], cache: Path, say: Say = print) -> float:
-    """Accuracy of the seed network on the holdout, trained from scratch as long as the final model; kept in `cache`."""
+@dataclass(frozen=True)
+class TrainedSeed:
+    """The seed network, trained: `accuracy` on the holdout, and the `seconds` that its training took."""
+
+    accuracy: float
+    seconds: float
+
+
+def trained_seed(config: PipelineConfig, digits: dict[str, Digits], cache: Path, say: Say = print) -> TrainedSeed:
+    """Trains the seed network from scratch for as many epochs as the final model; what came of it is in `cache`."""
     key = _fingerprint(config)
     if cache.exists():
         known = json.loads(cache.read_text(encoding="utf-8"))
         if known.get("key") == key:
             say("The seed network was trained for comparison before.")
-            return known["accuracy"]
+            return TrainedSeed(known["accuracy"], known["seconds"])
     say("Training the seed network for as many epochs, to compare with ...")
     model = module_of(config.module_file).build_model(config.hparams)
 
@@ -142,11 +155,13 @@ def seed_accuracy(config: PipelineConfig, digits: dict[str, Digits], cache: Path
     length = config.final_training
     batch_size = length.batch_size
     epochs = length.epochs or max(1, round((length.steps or 0) * batch_size / len(train.labels)))
+    start = time.monotonic()
     model.fit(pixels(train), train.labels, batch_size=batch_size, epochs=epochs, verbose=0)
+    seconds = time.monotonic() - start
     answers = model.predict(pixels(holdout), verbose=0)
-    accuracy = float(np.mean(answers.argmax(-1) == holdout.labels))
-    cache.write_text(json.dumps({"key": key, "accuracy": accuracy}), encoding="utf-8")
-    return accuracy
+    seed = TrainedSeed(float(np.mean(answers.argmax(-1) == holdout.labels)), seconds)
+    cache.write_text(json.dumps({"key": key, **asdict(seed)}), encoding="utf-8")
+    return seed
 
 
 def _fingerprint(config: PipelineConfig) -> str:

@@ -50,6 +50,15 @@ class RunResult:
         return Path(self.step("Frontier").outputs["frontier"][0].uri)
 
     @property
+    def training_seconds(self) -> float | None:
+        """What all trainings took, searches included; None where one ran in several processes, or none is known."""
+        from morph_tfx.components.training.loop import TRAINING_SECONDS
+
+        runs = [run for step in self.steps for run in step.outputs.get("model_run", ())]
+        known = [run.get_float_custom_property(TRAINING_SECONDS) for run in runs]
+        return sum(known) if known and all(known) else None
+
+    @property
     def blessed(self) -> bool:
         """Whether Evaluator found the model good enough."""
         return self.step("Evaluator").outputs["blessing"][0].get_int_custom_property("blessed") == 1

@@ -107,6 +107,13 @@ def test_the_pushed_model_answers_held_out_digits(pushed):
     assert accuracy > LEAST_ACCURACY
 
 
+def test_the_time_of_all_trainings_is_known(result):
+    trainings = [step for step in result.steps if "model_run" in step.outputs]
+    assert len(trainings) == 3
+    assert result.training_seconds is not None
+    assert 0 < result.training_seconds < sum(step.seconds for step in trainings)
+
+
 def test_the_answers_are_probabilities_for_any_number_of_examples(pushed):
     serve = tf.saved_model.load(pushed).signatures["serving_default"]
     for count in (1, 3):

@@ -53,6 +53,18 @@ def test_a_fast_run_does_not_flood_the_log():
     assert len(steps) <= 4
 
 
+def test_the_time_of_a_run_is_known_when_it_is_over_and_ran_in_one_process():
+    callback = ProgressCallback("search", epochs=2, steps_per_epoch=5, stream=io.StringIO())
+    assert callback.seconds is None
+    for first_epoch, is_known in ((0, True), (1, False)):
+        callback = ProgressCallback("search", epochs=2, steps_per_epoch=5, stream=io.StringIO())
+        callback.on_train_begin()
+        for epoch in range(first_epoch, 2):
+            callback.on_epoch_begin(epoch)
+        callback.on_train_end()
+        assert (callback.seconds is not None) == is_known
+
+
 def test_costs_of_a_later_cycle_are_shown_relative_to_the_original_seed():
     shown = fit(io.StringIO(), scales={"params": 0.4})
     assert "params 30.0% of the seed (target 20.0% now)" in shown

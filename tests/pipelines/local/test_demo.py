@@ -47,16 +47,16 @@ def test_an_edited_configuration_stays(tmp_path):
     assert load_config(demo.prepare(tmp_path)).cycles == 1
 
 
-def test_the_seed_s_accuracy_is_computed_once(digits, tmp_path, monkeypatch):
+def test_the_seed_is_trained_once(digits, tmp_path, monkeypatch):
     config = load_config(demo.prepare(tmp_path))
     short = config.model_copy(
         update={"hparams": {"widths": [4, 4]}, "retrain": config.retrain.model_copy(update={"epochs": 1})}
     )
     said: list[str] = []
-    first = demo.seed_accuracy(short, digits, tmp_path / "seed.json", said.append)
-    assert 0 <= first <= 1
-    assert demo.seed_accuracy(short, digits, tmp_path / "seed.json", said.append) == first
+    first = demo.trained_seed(short, digits, tmp_path / "seed.json", said.append)
+    assert 0 <= first.accuracy <= 1 and first.seconds > 0
+    assert demo.trained_seed(short, digits, tmp_path / "seed.json", said.append) == first
     assert len([line for line in said if line.startswith("Training")]) == 1
     longer = short.model_copy(update={"retrain": short.retrain.model_copy(update={"epochs": 2})})
-    demo.seed_accuracy(longer, digits, tmp_path / "seed.json", said.append)
+    demo.trained_seed(longer, digits, tmp_path / "seed.json", said.append)
     assert len([line for line in said if line.startswith("Training")]) == 2
