@@ -15,6 +15,7 @@ from .cost.costs import COSTS, Cost, cost_of, latency
 from .cost.devices import DEVICES, Device
 from .device.calibrate import calibrate
 from .device.export import Export, export
+from .device.measure import Measured, measure
 from .errors import MorphError
 from .network import flows
 from .network.channels import Group
@@ -39,6 +40,7 @@ __all__ = [
     "Device",
     "Export",
     "Group",
+    "Measured",
     "MorphError",
     "Rule",
     "Structure",
@@ -54,6 +56,7 @@ __all__ = [
     "flows",
     "latency",
     "masked",
+    "measure",
     "rebuild",
     "recalibrate",
     "register_rule",

@@ -14,6 +14,7 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 from morph_core.cost.costs import unit_of, written
+from morph_core.report.wording import measured_in_words
 from morph_core.search.checkpoint import Storage
 
 from ..artifacts.staging import emptied_on_failure
@@ -37,11 +38,13 @@ class _Outcome:
         structure: relative to the user's own network, whatever the search started from.
         network: of that structure, with trained weights; None where nobody asked for it.
         results: the last epoch's values.
+        progress: what showed the training, and knows how long it took.
     """
 
     structure: morph.Structure
     network: keras.Model | None
     results: dict[str, float]
+    progress: ProgressCallback
 
 
 class Executor(base_executor.BaseExecutor):
@@ -93,6 +96,7 @@ class Executor(base_executor.BaseExecutor):
                 keep_weights,
                 bool(config.get("allow_uncounted")),
             )
+            loop.record_time(artifact_utils.get_single_instance(output_dict["model_run"]), found.progress)
             lines = [_summary(found.structure), f"Report: {exporter.report_path}"]
             if goal.search_fraction is not None:
                 model = artifact_utils.get_single_instance(output_dict["model"])
@@ -120,8 +124,8 @@ def _search(
     """Trains; the network is that of the end of the training or, to keep the weights of a search, of its end."""
     to_the_end = goal.search_fraction is not None
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
-    seed_costs = {cost: graph.cost(cost) for cost in goal.amounts}
-    start_costs = {cost: graph.cost(cost, first) for cost in goal.amounts}
+    seed_costs = {cost.name: graph.cost(cost) for cost in goal.costs.values()}
+    start_costs = {cost.name: graph.cost(cost, first) for cost in goal.costs.values()}
     model = seed if first is None else morph.rebuild(seed, first, weights="fresh")
     removed = first.removed["layers"] if first is not None else []
     search = morph.StructureSearch(
@@ -152,11 +156,18 @@ def _search(
         network = morph.rebuild(model, structure, weights="inherit")
     if first is not None:
         structure = morph.chain(first, structure)
+        # The structure to start from may have been found by other costs.
+        sought = {
+            cost.name: {"seed": seed_costs[cost.name], "structure": graph.cost(cost, structure)}
+            for cost in goal.costs.values()
+        }
+        structure = dataclasses.replace(structure, costs={**structure.costs, **sought})
     if goal.expand_to is not None:
-        fractions = {cost: float(goal.expand_to) for cost in goal.amounts}
-        structure = morph.expand(structure, graph, target=fractions, multiple_of=goal.multiple_of or 1)
+        fractions = dict.fromkeys(goal.costs, float(goal.expand_to))
+        structure = morph.expand(structure, graph, goal.cost, target=fractions, multiple_of=goal.multiple_of or 1)
+    structure = _measured(seed, structure, goal)
     # The user's own words, where the search of a later cycle was given the budget of its smaller network.
-    return _Outcome(dataclasses.replace(structure, goal=goal.asked), network, results)
+    return _Outcome(dataclasses.replace(structure, goal=goal.asked), network, results, progress)
 
 
 def _write_model(
@@ -165,6 +176,18 @@ def _write_model(
     model: Any = found.network
     signatures = serving.signatures(model, inputs.spec, inputs.module)
     trained_model.write(artifact, model, signatures, found.structure, structure_uri, inputs.spec, found.results)
+
+
+def _measured(seed: keras.Model, structure: morph.Structure, goal: Goal) -> morph.Structure:
+    """The structure, with what the clock says of it where the goal is a latency that was measured on this machine."""
+    calibration = next((cost.calibration for cost in goal.costs.values() if cost.calibration is not None), None)
+    if calibration is None:
+        return structure
+    try:
+        return morph.measure(seed, structure, calibration).noted_in(structure)
+    except morph.MorphError as error:
+        print(f"The latency of the result was not measured: {error}", flush=True)
+        return structure
 
 
 def _prove(model: keras.Model, structure: morph.Structure, features: Any) -> None:
@@ -187,6 +210,8 @@ def _summary(structure: morph.Structure) -> str:
         before, after, unit = written(cost["seed"]), written(cost["structure"]), unit_of(name)
         fraction = cost["structure"] / cost["seed"]
         lines.append(f"{name}: {before} -> {after} ({fraction:.1%} of the seed{unit and f'; {unit}'})")
+    if latency := measured_in_words(structure):
+        lines.append(latency)
     if "granularity" in structure.settings.get("budget", {}):
         lines.append(structure.settings["budget"]["granularity"])
     return "\n".join(lines)

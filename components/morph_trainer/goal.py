@@ -138,6 +138,17 @@ class Goal:
         return {cost.name: amount for cost, amount in amounts_by_cost(name, getattr(self, name), self.cost)}
 
     @property
+    def costs(self) -> dict[str, morph.Cost]:
+        """The costs that amounts are about, by what the user calls them; a measured one is called by its file."""
+        if self.target is None and self.budget is None:
+            return {self.cost: morph.cost_of(self.cost)}
+        name = "budget" if self.target is None else "target"
+        given = getattr(self, name)
+        labels = list(given) if isinstance(given, Mapping) else [self.cost]
+        found = amounts_by_cost(name, given, self.cost)
+        return {label: cost for label, (cost, _) in zip(labels, found, strict=True)}
+
+    @property
     def asked(self) -> dict[str, Any]:
         """The goal of a structure, in the user's own words, which are about the original seed."""
         if self.target is None and self.budget is None:
@@ -183,7 +194,7 @@ class Goal:
                 f"{name}={getattr(self, name)!r} allows {limits}, but the structure to start from needs only {needs}, "
                 "so there is nothing to search. Lower it, or give the cycle before this one expand_to=1.0."
             )
-        return {**chosen, "budget": allowed}
+        return {**chosen, "budget": {label: allowed[cost.name] for label, cost in self.costs.items()}}
 
 
 def _from_json(name: str, text: Any) -> Any:

@@ -26,7 +26,11 @@ import numpy as np
 from .calls import CallWidths
 from .machine import this_machine
 
-CALIBRATION_VERSION = 2
+CALIBRATION_VERSION = 3
+# How far above a multiple of twice the last of them widths are timed, in channels; see `morph_core.device.steps`.
+STEPS = (1, 2, 4, 8, 16)
+# Waste up to this share, or twice what repeated measurements differ by, is none that a search should care for.
+_WASTE = 0.05
 # Widths that a table ties may differ by this share: groups that are narrowed one by one round differently.
 _TIED = 0.02
 # What a configuration says that has no bearing on how long a layer takes, by name or by the name's end; and sizes
@@ -103,6 +107,8 @@ class Calibration:
         rest: the estimate for all others.
         shares: of the time alone.
         tables: all of them.
+        waste: how much longer widths take that are so many channels above a multiple of 32 than those multiples
+            promise, by that number as text; empty where no layer was wide enough to be timed.
     """
 
     name: str
@@ -112,6 +118,13 @@ class Calibration:
     rest: Estimate
     shares: Shares
     tables: tuple[Table, ...]
+    waste: dict[str, float]
+
+    @property
+    def multiple_of(self) -> int:
+        """Of how many channels widths should be multiples here: the least that leaves no waste; 1 is any width."""
+        bearable = max(_WASTE, 2 * self.repeatability["entries"])
+        return max((2 * step for step in STEPS if self.waste.get(str(step), 0.0) > bearable), default=1)
 
     @property
     def bytes_per_element(self) -> int:
@@ -256,6 +269,11 @@ def calibration_of(data: Mapping[str, Any], refuse: Refuse) -> Calibration:
             ("shares", ("kernels", "rest")),
         )
     }
+    waste = data["waste"]
+    if waste != {}:
+        known = {str(step) for step in STEPS}
+        if not isinstance(waste, dict) or set(waste) != known or not all(map(_is_number, waste.values())):
+            fail(f"waste must have numbers for {', '.join(map(str, STEPS))}, or be empty")
     if not isinstance(data["tables"], list):
         fail("tables is not a list")
     return Calibration(
@@ -266,6 +284,7 @@ def calibration_of(data: Mapping[str, Any], refuse: Refuse) -> Calibration:
         rest=Estimate(**numbers["rest"]),
         shares=Shares(**numbers["shares"]),
         tables=tuple(_table(entry, f"tables[{index}]", fail) for index, entry in enumerate(data["tables"])),
+        waste=waste,
     )
 
 

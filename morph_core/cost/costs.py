@@ -44,6 +44,7 @@ class Cost:
         of_network: the calls of a network, in topological order -> float.
         takes_arrays: whether `of_network`, too, gives an array when axes and sizes are arrays.
         counts_work: whether multiply-adds are in it, so that it is incomplete where some layer's are not known.
+        calibration: where it was measured.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Cost:
     of_network: Callable[[Sequence[CallWidths]], Any] | None = None
     takes_arrays: bool = False
     counts_work: bool = False
+    calibration: Calibration | None = None
 
     def check_complete(self, uncounted: Mapping[str, float], allowed: bool) -> None:
         """Raise a MorphError where this cost counts work, and too much of a network is not counted.
@@ -208,8 +210,13 @@ def _measured_latency(calibration: Calibration) -> Cost:
         work = flops(call)
         return timed(call, work, calibration.bytes_per_element * elements_moved(call, work))
 
-    unit = f"ms per example, measured as {calibration.name}"
-    return Cost(f"latency:{calibration.name}", unit, of_call=milliseconds, counts_work=True)
+    return Cost(
+        f"latency:{calibration.name}",
+        f"ms per example, measured as {calibration.name}",
+        of_call=milliseconds,
+        counts_work=True,
+        calibration=calibration,
+    )
 
 
 COSTS: dict[str, Cost] = {

@@ -28,6 +28,7 @@ from . import parts
 from .grid import Grid, grids_of
 from .record import Record, write_whole
 from .runtimes import Runtime, device_name, find_runtime, threads, versions
+from .steps import Steps, steps_of, waste
 from .stopwatch import Stopwatch
 
 # The least that is measured a second time, to tell the repeatability, and one in how many.
@@ -93,7 +94,7 @@ def calibrate(
     _check(target, batch_size=batch_size, points=points, networks=networks, repeats=repeats)
     chosen = find_runtime(runtime, dtype)
     graph = ChannelGraph.from_model(model)
-    grids = grids_of(graph, points)
+    grids, steps = grids_of(graph, points), steps_of(graph)
     measured_on = {
         "machine": this_machine(),
         "device": device_name(),
@@ -108,11 +109,13 @@ def calibrate(
     record = Record(target, {**measured_on, **asked})
     run = _Run(graph, chosen, dtype, batch_size, repeats, record)
     try:
-        run.measure(_measurements(grids, graph, networks), notice or (lambda progress: None))
+        run.measure(_measurements(grids, graph, networks, steps), notice or (lambda progress: None))
     finally:
         record.save()
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    calibration = _fitted(target.stem, {**measured_on, "date": today}, graph, grids, networks, record.milliseconds)
+    calibration = _fitted(
+        target.stem, {**measured_on, "date": today}, graph, grids, steps, networks, record.milliseconds
+    )
     write_whole(target, calibration.to_json().encode())
     record.path.unlink()
     if advice := unsteady(calibration):
@@ -151,23 +154,34 @@ class _Measurement:
     widths: np.ndarray
 
 
-def _measurements(grids: Sequence[Grid], graph: ChannelGraph, networks: int) -> list[_Measurement]:
+def _measurements(
+    grids: Sequence[Grid], graph: ChannelGraph, networks: int, steps: Sequence[Steps]
+) -> list[_Measurement]:
     """All that is measured, in order; some of it twice."""
     points = [
         _Measurement(_key(number, point), grid.call, widths)
         for number, grid in enumerate(grids)
         for point, widths in enumerate(grid.widths)
     ]
+    stepwise = [
+        _Measurement(_step_key(number, width), one.call, one.of_all(graph, width))
+        for number, one in enumerate(steps)
+        for width in one.widths
+    ]
     wholes = [_Measurement(f"network {number}", None, _widths(graph, number)) for number in range(networks)]
     count = min(len(points), max(_FEWEST_AGAIN, len(points) // _ONE_IN))
     # From the middle of each stretch: ends of the list are small networks' stems and heads.
     chosen = [points[int((place + 0.5) * len(points) / count)] for place in range(count)]
     again = [dataclasses.replace(one, key=_again(one.key)) for one in [*chosen, *wholes]]
-    return [*points, *wholes, *again]
+    return [*points, *stepwise, *wholes, *again]
 
 
 def _key(grid: int, point: int) -> str:
     return f"call {grid} {point}"
+
+
+def _step_key(steps: int, width: int) -> str:
+    return f"step {steps} {width}"
 
 
 def _again(key: str) -> str:
@@ -242,6 +256,7 @@ def _fitted(
     measured_on: dict,
     graph: ChannelGraph,
     grids: Sequence[Grid],
+    steps: Sequence[Steps],
     networks: int,
     found: dict[str, float],
 ) -> Calibration:
@@ -267,6 +282,12 @@ def _fitted(
         rest=estimates[False],
         shares=Shares(1.0, 1.0),
         tables=tuple(tables),
+        waste=waste(
+            [
+                (one, {width: found[_step_key(number, width)] for width in one.widths})
+                for number, one in enumerate(steps)
+            ]
+        ),
     )
     return dataclasses.replace(calibration, shares=_shares(calibration, graph, networks, found))
 

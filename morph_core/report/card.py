@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..structure.structure import Structure
+from ..structure.structure import MEASURED_LATENCY, Structure
 from .page import goal_in_words
-from .wording import FLOPS_NOTE, change, channel_counts, exact, label, layers_with_channels
+from .wording import FLOPS_NOTE, change, channel_counts, exact, label, layers_with_channels, measured_in_words
 
 # Of the settings, what is long and stands in the report.
-_LONG = ("frozen", "budget")
+_LONG = ("frozen", "budget", MEASURED_LATENCY)
 
 
 def card(
@@ -71,6 +71,7 @@ def card(
             ],
         ),
         FLOPS_NOTE,
+        *([_line(latency)] if (latency := measured_in_words(structure)) else []),
         "## How it was searched",
         " ".join(text for text in (f"{goal['head']}.", goal["text"], goal["expansion"]) if text),
     ]

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..structure.structure import Structure
+from ..structure.structure import MEASURED_LATENCY, Structure
 from . import drawing
 from .figures import pictures
 from .wording import (
@@ -27,6 +27,7 @@ from .wording import (
     label,
     largest_width,
     layers_with_channels,
+    measured_in_words,
     number,
     percent,
     was_expanded,
@@ -73,6 +74,7 @@ def html(structure: Structure, title: str = "Learned structure") -> str:
         removed_branches=[list(branch) for branch in structure.removed.get("branches", ())],
         frozen=_frozen(structure),
         uncounted=_uncounted(structure),
+        measured=measured_in_words(structure),
         settings=[
             (name, _plain(value)) for name, value in structure.settings.items() if not _is_told_above(name, value)
         ],
@@ -234,7 +236,7 @@ def _rows(layers: Sequence[Mapping[str, Any]], cost_names: Sequence[str]) -> lis
 
 
 def _is_told_above(name: str, value: Any) -> bool:
-    return name in ("frozen", "budget", "uncounted") and isinstance(value, Mapping)
+    return name in ("frozen", "budget", "uncounted", MEASURED_LATENCY) and isinstance(value, Mapping)
 
 
 def _uncounted(structure: Structure) -> list[dict[str, str]]:

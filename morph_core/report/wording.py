@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..structure.structure import Structure
+from ..structure.structure import MEASURED_LATENCY, Structure
 
 COST_LABELS = {"flops": "FLOPs", "params": "Parameters"}  # any other cost is shown under its own name
 FLOPS_NOTE = "A multiply-add counts as 2 FLOPs."
@@ -41,6 +41,19 @@ def change(seed: float, now: float) -> str:
     if now == seed:
         return "unchanged"
     return f"{'−' if now < seed else '+'}{percent(abs(now / seed - 1))}"
+
+
+def measured_in_words(structure: Structure) -> str:
+    """What the clock said of the network's latency, in a sentence; "" where nobody has asked it."""
+    found = structure.settings.get(MEASURED_LATENCY)
+    if not isinstance(found, Mapping):
+        return ""
+    predicted, measured, seed = (float(found[name]) for name in ("predicted_ms", "measured_ms", "seed_ms"))
+    return (
+        f"Measured: {measured:.4g} ms per example, {percent(abs(measured / predicted - 1))} "
+        f"{'more' if measured > predicted else 'less'} than the predicted {predicted:.4g} ms; the seed takes "
+        f"{seed:.4g} ms. Measurements repeat within {percent(float(found['repeatability']))} ({found['on']})."
+    )
 
 
 def was_expanded(structure: Structure) -> bool:

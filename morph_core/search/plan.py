@@ -13,7 +13,7 @@ from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
 from ..structure.budget import Amounts, Budget, Limit, budget_of
-from ..structure.choices import DEFAULT_FLOOR, Choices, Counts, choices_of
+from ..structure.choices import AUTO, DEFAULT_FLOOR, Choices, Counts, Multiples, choices_of, multiples_for
 from ..structure.snap import check_feasible, smallest_used
 from .controller import Controller
 from .gates import Gate, check_gate, choose_gate, gate_for
@@ -47,7 +47,7 @@ def plan_of(
     budget: Amounts | None,
     strength: float | None,
     gate: str,
-    multiple_of: Counts,
+    multiple_of: Multiples,
     min_channels: Counts | None,
     search_fraction: float,
     allow_uncounted: bool,
@@ -63,6 +63,9 @@ def plan_of(
     if gate == "auto":
         gate, reason = choose_gate(graph, steered)
         settings = {"gate": gate, "gate_reason": reason}
+    if multiple_of == AUTO:
+        multiple_of = multiples_for(multiple_of, [limit.cost for limit in goal.limits])
+        settings["multiple_of_reason"] = f"'auto': the calibration has seen no waste at multiples of {multiple_of}"
     built = gate_for(gate, graph)
     controller = None
     if steered:

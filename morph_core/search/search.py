@@ -25,7 +25,7 @@ from ..network.placement import Placement
 from ..network.topology import Topology, removable_inputs
 from ..network.trace import pack_outputs, standardize_inputs, takes_training
 from ..structure.budget import Amounts
-from ..structure.choices import Counts
+from ..structure.choices import Counts, Multiples
 from ..structure.describe import describe
 from ..structure.rebuild import replay
 from ..structure.snap import room
@@ -74,7 +74,7 @@ class StructureSearch(keras.Model):
             settings say which it was and why.
         multiple_of: keep the widths of layers on multiples of this many channels, or, as a dict, those of the layers or
             groups that it names. A layer may always stay as wide as it is, so one that is narrower than a multiple
-            stays whole or goes.
+            stays whole or goes. "auto" takes the number from the calibration of a measured latency.
         min_channels: no layer is left with fewer channels, unless it goes with its whole branch; a number or, by layer
             or group, several. By default a sixteenth of the seed's width, rounded up; or half of that, or less, where
             the smallest such network would not be within half the budget; and 1 with a strength alone.
@@ -109,7 +109,7 @@ class StructureSearch(keras.Model):
         budget: Amounts | None = None,
         strength: float | None = None,
         gate: str = "auto",
-        multiple_of: Counts = 1,
+        multiple_of: Multiples = 1,
         min_channels: Counts | None = None,
         search_fraction: float = 1.0,
         allow_uncounted: bool = False,

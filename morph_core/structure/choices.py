@@ -11,17 +11,22 @@ import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
 from ..arrays import weight_of
+from ..cost.costs import Cost
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
 
 Counts = int | Mapping[str, int]
 """A number of channels for all layers, or numbers by the name of a layer or group."""
+
+AUTO = "auto"
+Multiples = Counts | Literal["auto"]
+"""As `Counts`, or "auto": what the device prefers, where a calibration has measured it."""
 
 # By default a layer keeps at least this share of its channels, or dies with its branch.
 DEFAULT_FLOOR = 1 / 16
@@ -94,6 +99,30 @@ def choices_of(
     return Choices(graph, np.minimum(floors, graph.seed_widths), multiples)
 
 
+def multiples_for(multiple_of: Multiples, costs: Iterable[Cost], caller: str = "") -> Counts:
+    """Numbers for "auto", from the costs of a budget; anything else as it is.
+
+    Args:
+        multiple_of: as the user gave it.
+        costs: those that the budget is about.
+        caller: begins messages, as in "expand: ".
+
+    Raises:
+        MorphError: "auto", and no cost is a latency that was measured.
+    """
+    if not isinstance(multiple_of, str) or multiple_of != AUTO:
+        return multiple_of
+    costs = list(costs)
+    known = [cost.calibration.multiple_of for cost in costs if cost.calibration is not None]
+    if not known:
+        raise MorphError(
+            f"{caller}multiple_of='auto' takes the number from a calibration, and {' and '.join(c.name for c in costs)}"
+            " has none. Ask for a measured latency, cost='latency:FILE.json' with a file of morph-tfx calibrate, or "
+            "give a number, such as multiple_of=8."
+        )
+    return math.lcm(*known)
+
+
 def _by_group(graph: ChannelGraph, name: str, counts: Any, caller: str) -> dict[int, int]:
     """The number for each group that the user named; all that can be pruned when it is one number."""
     if counts is None:
@@ -123,6 +152,8 @@ def _by_group(graph: ChannelGraph, name: str, counts: Any, caller: str) -> dict[
 
 def check_counts(name: str, counts: Any, caller: str = "") -> None:
     """Raise a MorphError unless these are numbers of channels, as far as it can be told without a network."""
+    if name == "multiple_of" and isinstance(counts, str) and counts == AUTO:
+        return
     named = {f"{name}[{label!r}]": count for label, count in counts.items()} if isinstance(counts, Mapping) else {}
     for where, count in (named or {name: counts}).items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:

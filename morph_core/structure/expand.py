@@ -18,7 +18,7 @@ from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
 from .budget import Amounts, Budget, budget_of
-from .choices import Choices, Counts, choices_of
+from .choices import Choices, Counts, Multiples, choices_of, multiples_for
 from .describe import describe
 from .structure import Structure
 
@@ -34,7 +34,7 @@ def expand(
     target: Amounts | None = None,
     budget: Amounts | None = None,
     multiplier: float | None = None,
-    multiple_of: Counts = 1,
+    multiple_of: Multiples = 1,
 ) -> Structure:
     """Multiply all widths by one factor; layers that were removed stay removed.
 
@@ -47,7 +47,7 @@ def expand(
         budget: likewise, in the costs' own units.
         multiplier: the factor itself, instead of a budget; halves are rounded up.
         multiple_of: widen to multiples of this many channels, or, as a dict, the layers or groups that it names. A
-            width for which no wider multiple fits stays as it is.
+            width for which no wider multiple fits stays as it is. "auto" takes it from a measured latency.
 
     Returns:
         A structure of the same seed whose widths belong to no channels in particular (`alive` is None). With a budget,
@@ -75,6 +75,9 @@ def expand(
     if len(chosen) != 1:
         raise MorphError(f"expand needs exactly one of target, budget and multiplier; received {chosen or 'none'}.")
     widths = structure.widths_in(graph)
+    allowed = budget_of(graph, cost, target=target, budget=budget, caller="expand: ") if multiplier is None else None
+    counted = [cost_of(cost)] if allowed is None else [limit.cost for limit in allowed.limits]
+    multiple_of = multiples_for(multiple_of, counted, caller="expand: ")
     choices = choices_of(graph, multiple_of, caller="expand: ")
     if multiplier is not None:
         if not math.isfinite(multiplier) or multiplier <= 0:
@@ -82,9 +85,8 @@ def expand(
         least = widths if multiplier >= 1 else np.minimum(choices.multiples, widths)
         wider = _scaled(choices, widths, multiplier, least)
         settings: dict[str, Any] = {"multiplier": float(multiplier)}
-        counted = [cost_of(cost)]
     else:
-        allowed = budget_of(graph, cost, target=target, budget=budget, caller="expand: ")
+        assert allowed is not None
         costs = allowed.costs(widths, graph.survivors(widths > 0))
         if (costs > allowed.most).any():
             limit = allowed.limits[allowed.binding(costs)]
@@ -97,7 +99,6 @@ def expand(
         shares = dict(zip(allowed.names, allowed.shares.tolist(), strict=True))
         expanded_to = shares if len(shares) > 1 else next(iter(shares.values()))
         settings = {"expanded_to": expanded_to, "multiplier": max(factor, 1.0)}
-        counted = [limit.cost for limit in allowed.limits]
     if multiple_of != 1:
         settings["multiple_of"] = dict(multiple_of) if isinstance(multiple_of, Mapping) else multiple_of
     names = {group.name: int(width) for group, width in zip(graph.groups, wider, strict=True) if group.prunable}
@@ -120,7 +121,7 @@ def uniform(
     *,
     target: Amounts | None = None,
     budget: Amounts | None = None,
-    multiple_of: Counts = 1,
+    multiple_of: Multiples = 1,
     min_channels: Counts | None = None,
 ) -> Structure:
     """Multiply all widths of the seed by one factor, the largest that a budget allows: no search, the usual baseline.
@@ -131,7 +132,7 @@ def uniform(
         target: the budget as a fraction of the seed's cost; 1 gives the seed itself. Or several, by name of cost.
         budget: likewise, in the costs' own units.
         multiple_of: widths are multiples of this many channels, or the seed's; as a dict, those of the layers or groups
-            that it names.
+            that it names; "auto" takes it from a measured latency.
         min_channels: channels that each layer keeps at least, or numbers by layer; without it, one.
 
     Returns:
@@ -156,6 +157,7 @@ def uniform(
     if len(chosen) != 1:
         raise MorphError(f"uniform needs exactly one of target and budget; received {chosen or 'none'}.")
     allowed = budget_of(graph, cost, target=target, budget=budget, caller="uniform: ")
+    multiple_of = multiples_for(multiple_of, [limit.cost for limit in allowed.limits], caller="uniform: ")
     # No layer dies, so the search's default floor, below which a layer would rather go, has no meaning here.
     choices = choices_of(graph, multiple_of, min_channels, floor=0.0, caller="uniform: ")
     narrowest, seed = choices.at_least(np.ones_like(graph.seed_widths)), graph.seed_widths

@@ -21,6 +21,8 @@ from ..network.graph import ChannelGraph
 from .reading import checked, fail
 
 SCHEMA_VERSION = 1
+MEASURED_LATENCY = "measured_latency"
+"""The setting of what `morph_core.measure` found: "predicted_ms", "measured_ms", "seed_ms", "repeatability", "on"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Structure:
         settings: of the search and of `expand`. "budget" tells which limit the search's structure was nearest to
             ("binding"), how much of it was "left", and where that is more than one per cent why ("granularity").
             "uncounted" names layers whose work is not known: "kind", "share" of the parameters, "reason".
+            "measured_latency" is what the clock said, see `MEASURED_LATENCY`.
         trajectory: of the search: "step", "cost" and "target" (fractions of the seed's cost), "alive", "loss". With
             several costs, "cost" and "target" are those furthest over their schedule, and "cost_NAME" and
             "target_NAME" those of each.

@@ -27,6 +27,10 @@ def _one_or_by_name(value: Any) -> str:
     return "by name" if isinstance(value, Mapping) else "one"
 
 
+def _auto_or_counts(value: Any) -> str:
+    return "auto" if isinstance(value, str) else _one_or_by_name(value)
+
+
 _KIND = Discriminator(_one_or_by_name)  # so that what is wrong is told of the kind that was given
 _Share = Annotated[float, Field(gt=0, le=1)]
 _Amount = Annotated[float, Field(gt=0)]
@@ -34,6 +38,13 @@ _Count = Annotated[int, Field(ge=1, strict=True)]
 Shares = Annotated[Annotated[_Share, Tag("one")] | Annotated[dict[str, _Share], Tag("by name")], _KIND]
 Amounts = Annotated[Annotated[_Amount, Tag("one")] | Annotated[dict[str, _Amount], Tag("by name")], _KIND]
 Counts = Annotated[Annotated[_Count, Tag("one")] | Annotated[dict[str, _Count], Tag("by name")], _KIND]
+
+Multiples = Annotated[
+    Annotated[_Count, Tag("one")]
+    | Annotated[dict[str, _Count], Tag("by name")]
+    | Annotated[Literal["auto"], Tag("auto")],
+    Discriminator(_auto_or_counts),
+]
 
 
 def _plain(value: Any) -> Any:
@@ -84,8 +95,10 @@ class PipelineConfig(Section):
         description="strength of the regulariser: fixed, as in the paper, or with target or budget where it starts",
         examples=["1.0e-3"],
     )
-    multiple_of: Counts | None = Field(
-        None, description="widths are multiples of so many channels, or numbers by layer", examples=[8]
+    multiple_of: Multiples | None = Field(
+        None,
+        description="widths are multiples of so many channels, or numbers by layer; auto: of what a calibration says",
+        examples=[8],
     )
     min_channels: Counts | None = Field(
         None, description="channels that a layer keeps unless its branch goes, or numbers by layer", examples=[4]

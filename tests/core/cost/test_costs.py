@@ -394,7 +394,7 @@ def test_a_calibration_file_is_a_device(tmp_path):
         ({"precision": "int8"}, "precision is 'int8', not one of float32, "),
         ({"precision": ["float32"]}, "precision is "),
         ({"name": " "}, "name and source must be text"),
-        ({"schema_version": 3}, "schema_version is 3"),
+        ({"schema_version": 4}, "schema_version is 4"),
         ({"watts": 3}, "its fields are wrong .*watts"),
     ],
 )

@@ -267,6 +267,7 @@ def calibration(**changes):
         rest=Estimate(0.0, 0.0, 0.25),
         shares=Shares(1.0, 2.0),
         tables=(TABLE,),
+        waste={"1": 0.3, "2": 0.1, "4": 0.0, "8": 0.01, "16": 0.0},
     )
     return whole
 
@@ -309,6 +310,7 @@ def test_a_file_from_another_machine_is_told_of_once(tmp_path):
         (["tables", 0, "milliseconds"], [1], r"tables\[0\].milliseconds has not one number for each point"),
         (["tables", 0, "milliseconds", 0], "1", r"tables\[0\].milliseconds holds something that is no time"),
         (["tables", 0, "tied"], {"out": [1]}, r"tables\[0\].tied is wrong"),
+        (["waste"], {"1": 0.5}, "waste must have numbers for 1, 2, 4, 8, 16, or be empty"),
         (["watts"], 3, "its fields are wrong .*watts"),
     ],
 )
