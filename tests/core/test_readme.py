@@ -13,5 +13,7 @@ def test_the_script_in_the_readme_runs(tmp_path, monkeypatch):
     exec(compile(script, str(README), "exec"), names)  # noqa: S102 -- our own text
     structure = names["structure"]
     assert structure.costs["flops"]["structure"] <= 0.5 * structure.costs["flops"]["seed"]
-    assert names["student"].count_params() == structure.costs["params"]["structure"]
+    small = names["small"]
+    assert small.count_params() == structure.costs["params"]["structure"]
+    assert len(small.history.history["accuracy"]) == 4
     assert (tmp_path / "structure.json").exists()
