@@ -14,8 +14,8 @@ hold symbolic tensors instead, so that all that is computed with them is recorde
 *Sizes.* Code may ask for sizes that a symbolic input does not know, such as that of the batch. The network is then run
 at two or three sizes, and numbers that differ between these runs are written as what they are of the sizes.
 
-*Training.* The first run is one at inference and the second one of training. A layer that runs other things in training
-stays closed.
+*Training.* The first run is one at inference and the others are of training. A layer that runs other things in training
+stays closed, but for losses that it adds then: what leads to them is followed as well, and a `TrainingLoss` adds them.
 
 What cannot be opened stays closed, with the reason: then the layer is one call, as it is in Keras' own record.
 """
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import os
 import traceback
@@ -35,7 +36,7 @@ import numpy as np
 
 from ..arrays import as_numpy
 from .flows import einsum_terms
-from .standins import Constant, Sized, Weight
+from .standins import Constant, Sized, TrainingLoss, Weight
 from .trace import Call, Ref, Trace, _is_automatic, _snake_case, input_structure
 
 # Where Keras and PyTorch keep their own lists of a layer's variables and layers, beside TensorFlow's that begin with
@@ -44,6 +45,9 @@ _LEDGERS = frozenset(
     {"_trainable_variables", "_non_trainable_variables", "_layers", "_seed_generators", "_tracker"}
     | {"_modules", "_parameters", "_buffers"}
 )
+
+# What stands in a layer's attributes during a run, in front of the methods of its class.
+_HOOKS = ("compute_output_spec", "call", "add_loss")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +75,12 @@ def open_network(model: keras.Model, is_leaf: Callable[[Any], bool]) -> Opened:
     while True:
         # The first run is one at inference, all others are runs of training.
         runs = [_run(model, is_leaf, keep_closed, one, place > 0) for place, one in enumerate(sizes)]
-        opened = _Merger(model, runs, sizes).merge()
+        taken = list(sizes)
+        if any(run.losses for run in runs):
+            # What leads to a loss is there in training only, and is needed at all sizes.
+            runs.append(_run(model, is_leaf, keep_closed, sizes[0], True))
+            taken.append(sizes[0])
+        opened = _Merger(model, runs, taken).merge()
         if isinstance(opened, Opened):
             return opened
         keep_closed.update(opened)
@@ -150,6 +159,7 @@ class _Run:
         self.steps: list[_Step] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
+        self.losses: list[tuple[Any, Any]] = []
         self.paths: dict[int, str] = {}
         self._watch = _Watch()
         self._symbols: dict[int, Any] = {}
@@ -164,7 +174,7 @@ class _Run:
     def run(self, model: keras.Model, inputs: list[Any], structured: Any, training: bool) -> None:
         self.inputs = inputs
         self._recorded.update(map(id, inputs))
-        with self._prepared(model), self._watch:
+        with self._prepared(model, training), self._watch:
             outputs = self._call_model(model, structured, training)
             self._collect(keras.tree.flatten(outputs), None)
         self.outputs = keras.tree.flatten(outputs)
@@ -176,14 +186,15 @@ class _Run:
 
         def with_training(operation: Any) -> Callable:
             given = {"training": training} if _takes(operation, "training") else {}
-            return lambda *args, **kwargs: operation(*args, **{**given, **kwargs})
+            # As a functional model does: what was recorded may be a layer's default of False.
+            return lambda *args, **kwargs: operation(*args, **{**kwargs, **given})
 
         return function._run_through_graph(structured, operation_fn=with_training)
 
     # What layers are while the network runs.
 
     @contextlib.contextmanager
-    def _prepared(self, model: keras.Model) -> Iterator[None]:
+    def _prepared(self, model: keras.Model, training: bool) -> Iterator[None]:
         """Layers as they must be during a run; afterwards as they were."""
         layers = list(self._layers_of(model, "", root=_function(model) is not None))
         kinds = [(layer, type(layer)) for layer, _ in layers]
@@ -191,6 +202,8 @@ class _Run:
         restored = [(layer, self._make_symbolic(layer)) for layer, _ in layers]
         for layer, opens in layers:
             self._put_hooks(layer, opens)
+            if opens and training:
+                vars(layer)["add_loss"] = functools.partial(self._add_loss, layer)
         self._attributes = {id(layer): attributes for layer, attributes in restored}
         try:
             yield
@@ -198,7 +211,7 @@ class _Run:
             for layer, attributes in restored:
                 vars(layer).update(attributes)
             for layer, _ in layers:
-                for name in ("compute_output_spec", "call"):
+                for name in _HOOKS:
                     vars(layer).pop(name, None)
             for layer, kind in kinds:
                 object.__setattr__(layer, "__class__", kind)
@@ -301,7 +314,7 @@ class _Run:
         """What a composite layer makes, by running its code."""
         if id(layer) not in self.closed:
             self._collect(_symbolic_leaves((args, kwargs)), self._owners[-1] if self._owners else None)
-            before = len(self._watch.read)
+            before, losses = len(self._watch.read), len(self.losses)
             self._owners.append(layer)
             try:
                 if layer.activity_regularizer is not None:
@@ -312,21 +325,28 @@ class _Run:
                 )
                 self._check(outputs, self._watch.read[before:])
                 self._collect([leaf for leaf in keras.tree.flatten(outputs) if not isinstance(leaf, _Nothing)], layer)
+                # After the outputs, so that what leads to these comes in the same order as at inference.
+                self._collect([loss for _, loss in self.losses[losses:]], layer)
                 return outputs
             except Exception as error:  # noqa: BLE001 -- whatever a stranger's code raises, its layer stays closed
                 self.closed[id(layer)] = (layer, _reason(layer, error))
+                del self.losses[losses:]
             finally:
                 self._owners.pop()
         return self._inferred_closed(layer, args, kwargs)
+
+    def _add_loss(self, layer: Any, loss: Any) -> None:
+        """In the place of a layer's `add_loss` in training."""
+        tensors = keras.tree.flatten(loss)
+        if not all(isinstance(one, keras.KerasTensor) for one in tensors):
+            raise _NotOpened("it adds a loss that does not depend on its input")
+        self.losses += [(layer, one) for one in tensors]
 
     def _inferred_closed(self, layer: Any, args: tuple, kwargs: dict) -> Any:
         """As `_inferred`, for a layer that did not open: with all that is inside it as it was."""
         inner = [one for one in layer._flatten_layers() if id(one) in self._attributes]
         symbolic = [(one, {name: vars(one)[name] for name in self._attributes[id(one)]}) for one in inner]
-        hooks = [
-            (one, {name: vars(one).pop(name) for name in ("compute_output_spec", "call") if name in vars(one)})
-            for one in inner
-        ]
+        hooks = [(one, {name: vars(one).pop(name) for name in _HOOKS if name in vars(one)}) for one in inner]
         for one in inner:
             vars(one).update(self._attributes[id(one)])
         self._inferring += 1
@@ -568,10 +588,29 @@ class _Merger:
 
     def merge(self) -> Opened | dict[int, str]:
         """The opened network; or layers that must stay closed, by id, and why."""
-        steps = [_needed(run) for run in self.runs]
-        self.called = {id(step.operation) for step in steps[0]}
+        steps = [_needed(run, run.outputs) for run in self.runs]
+        self.called = {id(step.operation) for run in self.runs for step in _needed(run, _all_results(run))}
         for tensors in zip(*(run.inputs for run in self.runs), strict=True):
             self._number(tensors)
+        if refused := self._merge_steps(steps):
+            return refused
+        first = self.runs[0]
+        outputs = tuple(self.numbers[0][id(tensor)] for tensor in first.outputs)
+        losses = [run.losses for run in self.runs[1:]]
+        if any(losses):
+            owners = {tuple(id(layer) for layer, _ in one) for one in losses}
+            if len(owners) != 1:
+                return {id(losses[0][0][0] if losses[0] else losses[1][0][0]): "it adds other losses at another size"}
+            if refused := self._merge_losses(steps):
+                return refused
+            outputs = (self._with_losses(outputs[0]), *outputs[1:])
+        closed = {first.paths[key]: reason for key, (_, reason) in first.closed.items()}
+        inputs = tuple(range(len(first.inputs)))
+        trace = Trace(tuple(self.calls), tuple(self.shapes), inputs, outputs, tuple(self.dtypes), tuple(self.rows))
+        return Opened(trace, closed)
+
+    def _merge_steps(self, steps: list[list[_Step]]) -> dict[int, str]:
+        """Add the calls of these steps, one list for each run; or say which layer must stay closed, by id, and why."""
         for index in range(max(map(len, steps))):
             together = [one[index] if index < len(one) else None for one in steps]
             owner = next((step.owner for step in together if step is not None and step.owner is not None), None)
@@ -581,12 +620,35 @@ class _Merger:
                 if owner is None:
                     raise
                 return {id(owner): str(error)}
-        first = self.runs[0]
-        outputs = tuple(self.numbers[0][id(tensor)] for tensor in first.outputs)
-        closed = {first.paths[key]: reason for key, (_, reason) in first.closed.items()}
-        inputs = tuple(range(len(first.inputs)))
-        trace = Trace(tuple(self.calls), tuple(self.shapes), inputs, outputs, tuple(self.dtypes), tuple(self.rows))
-        return Opened(trace, closed)
+        return {}
+
+    def _merge_losses(self, steps: list[list[_Step]]) -> dict[int, str]:
+        """As `_merge_steps`, of what leads to losses and to no output: of the runs of training alone, from here on.
+
+        Of the first two of them only the batch differs, as of the first two runs of all.
+        """
+        order = [1, len(self.runs) - 1, *range(2, len(self.runs) - 1)]
+        self.runs, self.numbers, self.sizes = (
+            [kept[place] for place in order] for kept in (self.runs, self.numbers, self.sizes)
+        )
+        known = [{id(step) for step in steps[place]} for place in order]
+        further = [
+            [step for step in _needed(run, _all_results(run)) if id(step) not in seen]
+            for run, seen in zip(self.runs, known, strict=True)
+        ]
+        return self._merge_steps(further)
+
+    def _with_losses(self, number: int) -> int:
+        """A tensor of the network on its way through layers that add the losses."""
+        for layer, loss in self.runs[0].losses:
+            name = self.names.ranked(_joined(self.runs[0].paths.get(id(layer), ""), "training_loss"))
+            numbers = (number, self.numbers[0][id(loss)])
+            for kept in (self.shapes, self.dtypes, self.rows):
+                kept.append(kept[number])
+            number = len(self.shapes) - 1
+            refs = tuple(Ref(one) for one in numbers)
+            self.calls.append(Call(name, TrainingLoss(name=name), refs, {}, numbers, (number,)))
+        return number
 
     def _merge_step(self, steps: list[_Step], expected: int) -> None:
         operations = [step.operation for step in steps]
@@ -812,9 +874,13 @@ class _Names:
         return candidate
 
 
-def _needed(run: _Run) -> list[_Step]:
-    """The steps that the outputs depend on, in order."""
-    needed = {id(tensor) for tensor in run.outputs}
+def _all_results(run: _Run) -> list[Any]:
+    return [*run.outputs, *(loss for _, loss in run.losses)]
+
+
+def _needed(run: _Run, results: list[Any]) -> list[_Step]:
+    """The steps that some tensors depend on, in order."""
+    needed = {id(tensor) for tensor in results}
     kept = []
     for step in reversed(run.steps):
         if any(id(tensor) in needed for tensor in step.outputs):

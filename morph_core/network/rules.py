@@ -20,7 +20,7 @@ from ..errors import MorphError
 from . import flows, masking, products, resize
 from .flows import Flow, Labelled
 from .probe import probe
-from .standins import Constant, KeepInputs, Sized, Weight
+from .standins import Constant, KeepInputs, Kernel, Sized, TrainingLoss, Weight, flat_terms
 from .trace import Call, Ref
 
 Axes = Mapping[str, tuple[str | None, ...]]
@@ -289,12 +289,13 @@ RULES: dict[type, Rule] = {
     **_rows(_JOIN, "Multiply"),
     **_rows(_ALL_NEEDED_SCALED, "Subtract", "Average", "Maximum", "Minimum"),
     **_rows(_COMPETE, "Softmax"),
-    Constant: Rule(flows.stay),
+    Constant: Rule(flows.tabulate, resize=resize.rows_of_table),
     Sized: Rule(
         flows.spread,
         products=lambda call: products.formula_of(call.layer.operation)(call),
         resize=resize.spread_sizes,
     ),
+    TrainingLoss: Rule(flows.lead_to_loss, joins="first"),
     KeepInputs: Rule(flows.carry, passes=True, joins="first", scales=_always),
 }
 
@@ -310,6 +311,7 @@ OPERATIONS: dict[str, Rule] = {
     ),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _COMPETE),
     "DotProductAttention": Rule(flows.attend_by_operation, products=products.OF_OPERATIONS["DotProductAttention"]),
+    "Clip": Rule(flows.clip),
     "Einsum": Rule(flows.contract, products=products.OF_OPERATIONS["Einsum"]),
     "Matmul": Rule(flows.multiply_matrices, products=products.OF_OPERATIONS["Matmul"]),
     "Repeat": Rule(flows.repeat),
@@ -383,6 +385,8 @@ def rule_for(layer: Any) -> Rule:
     if isinstance(layer, keras.Layer):
         if type(layer) is Weight:
             return _rule_of_weight(len(layer.shape))
+        if type(layer) is Kernel:
+            return _rule_of_kernel(layer.equation)
         if type(layer) is layers.EinsumDense and layers.EinsumDense not in RULES:
             return _rule_of_equation(layer)
         known = RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer))
@@ -396,6 +400,23 @@ def rule_for(layer: Any) -> Rule:
 def _rule_of_weight(rank: int) -> Rule:
     """The row of a weight by itself: its channels lie along its last axis."""
     return Rule(flows.hold, widths={f"shape.{rank - 1}": "out"} if rank else {}, weights={"weight": ("out",)})
+
+
+@functools.cache
+def _rule_of_kernel(equation: str) -> Rule:
+    """The row of a weight that a tensor is multiplied with, whose equation says what each of its axes is."""
+    roles = flows.kernel_roles(equation)
+    if roles is None:
+        return _unknown(products.of_kernel)
+    _, kernel, _ = flat_terms(equation)
+    names = {roles.read: "read", **{letter: f"made {letter}" for letter in roles.made}}
+    return Rule(
+        flows.multiply_by_kernel,
+        widths={f"shape.{place}": names[letter] for place, letter in enumerate(kernel) if letter in names},
+        weights={"weight": tuple(names.get(letter) for letter in kernel)},
+        gates={"weight": "read"},
+        products=products.of_kernel,
+    )
 
 
 def _rule_of_equation(layer: Any) -> Rule:
