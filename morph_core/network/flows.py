@@ -421,6 +421,18 @@ def _has_batch_elsewhere(flow: Flow) -> bool:
     return first is not None and None in others
 
 
+def summarise(flow: Flow) -> Labelled:
+    """As `reduce`; over channels on the last axis it is the mean or sum of those that are there."""
+    labels, rank = flow.inputs[0], len(flow.shapes[0])
+    axes = getattr(flow.layer, "axis", None)
+    axes = (axes,) if isinstance(axes, int) else tuple(axes or ())
+    axes = {axis % rank for axis in axes}
+    if 0 in axes or rank - 1 not in axes or labels.size < 2 or labels.shape[-1] != labels.size or not labels.any():
+        return reduce(flow)
+    flow.axes["out"] = flow.read(-1)
+    return flow.nothing()
+
+
 def compete(flow: Flow) -> Labelled:
     """Softmax: numbers along its axis are compared; channels along another stay."""
     axes, rank = flow.layer.axis, len(flow.shapes[0])

@@ -26,6 +26,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import json
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -679,7 +680,10 @@ class _Merger:
 
     def _likeness(self, operation: Any) -> Any:
         if isinstance(operation, keras.Layer):
-            return id(operation)
+            if id(operation) in self.runs[0].paths or operation.variables:
+                return id(operation)
+            # One that the code makes whenever it runs: it holds nothing, so it is what its configuration says.
+            return type(operation), _settings_of(operation)
         if isinstance(operation, _Held):
             return "weight" if isinstance(operation.value, tuple) else "constant"
         return type(operation)
@@ -887,6 +891,15 @@ def _needed(run: _Run, results: list[Any]) -> list[_Step]:
             kept.append(step)
             needed.update(id(tensor) for tensor in _symbolic_leaves((step.args, step.kwargs)))
     return kept[::-1]
+
+
+def _settings_of(layer: Any) -> str:
+    """The configuration of a layer but for its name, as text; that of no other layer where it says none."""
+    try:
+        config = layer.get_config()
+    except Exception:  # noqa: BLE001 -- whatever a stranger's configuration raises, the layer is like no other
+        return str(id(layer))
+    return json.dumps({key: value for key, value in config.items() if key != "name"}, default=repr, sort_keys=True)
 
 
 def _serialized(operation: Any) -> Any:

@@ -88,6 +88,12 @@ def _is_homogeneous_activation(call: Call) -> bool:
     return any(layer.activation is function for function in homogeneous)
 
 
+def _is_of_places(call: Call) -> bool:
+    """For means and sums: whether it runs over other axes than the last, on which the channels may be."""
+    axes = getattr(call.layer, "axis", None)
+    return axes is not None and -1 not in ((axes,) if isinstance(axes, int) else tuple(axes))
+
+
 def _has_no_offset(call: Call) -> bool:
     """For convolutions of each channel by itself."""
     layer: Any = call.layer
@@ -325,7 +331,9 @@ OPERATIONS: dict[str, Rule] = {
     ),
     **dict.fromkeys(("Abs", "Absolute", "LeakyRelu", "Negative", "Relu"), _SCALED),
     "StopGradient": _PASS,
-    **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Amax", "Amin"), _MEAN),
+    "Mean": Rule(flows.summarise, scales=_is_of_places, masked=masking.masked_mean),
+    "Sum": Rule(flows.summarise, scales=_is_of_places, masked=masking.masked_sum),
+    **dict.fromkeys(("Max", "Min", "Amax", "Amin"), _MEAN),
     **dict.fromkeys(("Var", "Std"), _REDUCE),
     **dict.fromkeys(("Transpose", "Moveaxis", "Swapaxes"), _MOVE),
     **dict.fromkeys(("ExpandDims", "Squeeze"), Rule(flows.move, passes=True, scales=_always)),
