@@ -76,6 +76,9 @@ def open_network(model: keras.Model, is_leaf: Callable[[Any], bool]) -> Opened:
     while True:
         # The first run is one at inference, all others are runs of training.
         runs = [_run(model, is_leaf, keep_closed, one, place > 0) for place, one in enumerate(sizes)]
+        if refused := _closed_at_times(runs):
+            keep_closed.update(refused)
+            continue
         taken = list(sizes)
         if any(run.losses for run in runs):
             # What leads to a loss is there in training only, and is needed at all sizes.
@@ -85,6 +88,17 @@ def open_network(model: keras.Model, is_leaf: Callable[[Any], bool]) -> Opened:
         if isinstance(opened, Opened):
             return opened
         keep_closed.update(opened)
+
+
+def _closed_at_times(runs: list[_Run]) -> dict[int, str]:
+    """Layers that stayed closed in some of the runs, by id, and why; of those inside each other the innermost."""
+    closed = {key: found for run in runs for key, found in run.closed.items()}
+    some = {key: found for key, found in closed.items() if any(key not in run.closed for run in runs)}
+    return {
+        key: reason
+        for key, (layer, reason) in some.items()
+        if not any(id(one) in some for one in layer._flatten_layers(include_self=False))
+    }
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
@@ -146,6 +160,20 @@ class _Watch(keras.StatelessScope):
         return super().get_current_value(variable)
 
 
+class _Stage(keras.layers.Layer):
+    """What Keras takes for the model during a run: layers that are not told whether this is training ask for its."""
+
+    def __init__(self, run: Callable[[Any], Any]) -> None:
+        super().__init__(autocast=False)
+        self._run = run
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self._run(inputs)
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        return self._run(inputs)
+
+
 class _NotOpened(Exception):
     """Why a layer stays closed."""
 
@@ -176,21 +204,26 @@ class _Run:
         self.inputs = inputs
         self._recorded.update(map(id, inputs))
         with self._prepared(model, training), self._watch:
-            outputs = self._call_model(model, structured, training)
-            self._collect(keras.tree.flatten(outputs), None)
-        self.outputs = keras.tree.flatten(outputs)
+            self._call_model(model, structured, training)
 
-    def _call_model(self, model: Any, structured: Any, training: bool) -> Any:
+    def _call_model(self, model: Any, structured: Any, training: bool) -> None:
         function = _function(model)
-        if function is None:
-            return model(structured, training=training) if _takes(model, "training") else model(structured)
+
+        def run(inputs: Any) -> Any:
+            if function is None:
+                outputs = model(inputs, training=training) if _takes(model, "training") else model(inputs)
+            else:
+                outputs = function._run_through_graph(inputs, operation_fn=with_training)
+            self.outputs = keras.tree.flatten(outputs)
+            self._collect(self.outputs, None)
+            return outputs
 
         def with_training(operation: Any) -> Callable:
             given = {"training": training} if _takes(operation, "training") else {}
             # As a functional model does: what was recorded may be a layer's default of False.
             return lambda *args, **kwargs: operation(*args, **{**kwargs, **given})
 
-        return function._run_through_graph(structured, operation_fn=with_training)
+        _Stage(run)(structured, training=training)
 
     # What layers are while the network runs.
 
@@ -334,6 +367,11 @@ class _Run:
                 del self.losses[losses:]
             finally:
                 self._owners.pop()
+            try:
+                return self._inferred_closed(layer, args, kwargs)
+            finally:
+                # What it reads is its own affair, and not that of the layer that it is in.
+                del self._watch.read[before:]
         return self._inferred_closed(layer, args, kwargs)
 
     def _add_loss(self, layer: Any, loss: Any) -> None:

@@ -367,6 +367,43 @@ def test_a_normalisation_by_hand_is_one_of_the_channels_that_are_left(centred):
 
 
 @keras.saving.register_keras_serializable("test_composites")
+class Skipping(layers.Layer):
+    """Leaves examples out in training, by a random number of its own."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        return x * ops.floor(0.5 + keras.random.uniform((ops.shape(x)[0], 1, 1), seed=self.seeds))
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Skipped(Scaled):
+    """A block of which a part is skipped in training now and then."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.skip = Skipping()
+
+    def call(self, x):
+        return x + self.skip(self.narrow(self.wide(self.norm(x))) * self.gamma)
+
+
+def test_a_layer_that_draws_in_training_is_closed_and_not_those_around_it():
+    model = network(Skipped)
+    graph = morph.ChannelGraph.from_model(model)
+    assert {"one-wide", "two-wide"} <= {group.name for group in graph.groups if group.prunable}, str(graph)
+    assert [call.kind for call in graph.trace.calls].count("Skipping") == 2
+    structure = random_structure(graph, 0.5)
+    assert morph.verify(model, structure, batch()) < 1e-5
+    student = morph.rebuild(model, structure, weights="inherit")
+    assert difference(student(batch(), training=False), student(batch(), training=True)) > 0
+
+
+@keras.saving.register_keras_serializable("test_composites")
 class Improvising(layers.Layer):
     """Makes a layer that holds nothing whenever it runs."""
 
