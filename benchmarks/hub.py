@@ -141,8 +141,9 @@ _SPECIAL: dict[str, Callable[[], Any]] = {
         4, 2, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3), position_embedding_shape=(IMAGE, IMAGE, 3)
     ),
     "DINOV3Backbone": lambda: H.DINOV3Backbone(4, 2, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3)),
+    # Feature maps of 2x2 that the dilation divides: TensorFlow would pad others, and more would be watched than asked for.
     "DeepLabV3Backbone": lambda: H.DeepLabV3Backbone(
-        _resnet_pyramid(), "P5", 8, [6, 12], low_level_feature_key="P2", projection_filters=8, image_shape=(64, 64, 3)
+        _resnet_pyramid(), "P5", 8, [2, 2], low_level_feature_key="P2", projection_filters=8, image_shape=(64, 64, 3)
     ),
     "DeiTBackbone": lambda: H.DeiTBackbone((IMAGE, IMAGE, 3), (4, 4), 2, 4, 32, 48),
     "DenseNetBackbone": lambda: H.DenseNetBackbone([2, 2], image_shape=(IMAGE, IMAGE, 3), growth_rate=8),
