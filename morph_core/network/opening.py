@@ -37,6 +37,7 @@ import numpy as np
 
 from ..arrays import as_numpy
 from .flows import einsum_terms
+from .known import known_numbers
 from .standins import Constant, Sized, TrainingLoss, Weight
 from .trace import Call, Ref, Trace, _is_automatic, _snake_case, input_structure
 
@@ -203,7 +204,7 @@ class _Run:
     def run(self, model: keras.Model, inputs: list[Any], structured: Any, training: bool) -> None:
         self.inputs = inputs
         self._recorded.update(map(id, inputs))
-        with self._prepared(model, training), self._watch:
+        with self._prepared(model, training), self._watch, known_numbers():
             self._call_model(model, structured, training)
 
     def _call_model(self, model: Any, structured: Any, training: bool) -> None:

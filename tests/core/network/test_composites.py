@@ -421,3 +421,28 @@ def test_a_layer_made_in_code_that_holds_nothing_is_the_same_each_time():
     graph = morph.ChannelGraph.from_model(model)
     assert {"one-wide", "two-wide"} <= {group.name for group in graph.groups if group.prunable}, str(graph)
     assert morph.verify(model, random_structure(graph, 0.5), batch()) < 1e-5
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Asking(layers.Layer):
+    """Asks for the rank of a tensor, and puts a shape together as a tensor."""
+
+    def build(self, shape):
+        self.wide, self.narrow = layers.Dense(HIDDEN), layers.Dense(WIDTH)
+        self.wide.build(shape)
+        self.narrow.build((*shape[:-1], HIDDEN))
+
+    def call(self, x):
+        if ops.ndim(x) != 3:
+            return x
+        sizes = ops.concatenate([ops.convert_to_tensor(ops.shape(x)[:1]), ops.convert_to_tensor([STEPS * WIDTH])], 0)
+        flat = ops.reshape(x, sizes)
+        return self.narrow(ops.relu(self.wide(ops.reshape(flat, (-1, STEPS, WIDTH)))))
+
+
+def test_code_may_ask_for_a_rank_and_reshape_to_a_shape_in_a_tensor():
+    model = network(Asking)
+    graph = morph.ChannelGraph.from_model(model)
+    assert {"one-wide", "two-wide"} <= {group.name for group in graph.groups if group.prunable}, str(graph)
+    assert morph.verify(model, random_structure(graph, 0.5), batch()) < 1e-5
+    assert isinstance(ops.ndim(keras.KerasTensor((2, 3))), keras.KerasTensor)
