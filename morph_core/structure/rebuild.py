@@ -205,7 +205,8 @@ def verify(
         strict=True,
     )
     for expected, received in pairs:
-        expected, received = as_numpy(expected), as_numpy(received)
+        # Outputs may be truth values, too, or whole numbers without a sign.
+        expected, received = as_numpy(expected).astype("float64"), as_numpy(received).astype("float64")
         scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
         difference = float(np.abs(expected - received).max(initial=0.0)) / scale
         worst = max(worst, difference if math.isfinite(difference) else math.inf)
@@ -354,10 +355,11 @@ def _with_unused(graph: ChannelGraph, topology: Topology, inputs: list[Any]) -> 
 
 def _share_layers_inside(old: Any, new: Any, new_layer_like: Callable[[Any], Any]) -> None:
     """Let a new layer hold other layers of the new network where the seed's holds layers that the seed calls, too."""
-    for attribute, held in list(vars(old).items()):
+    # PyTorch keeps layers that are set as attributes apart from other attributes.
+    for attribute, held in list((vars(old) | vars(old).get("_modules", {})).items()):
         if not isinstance(held, keras.Layer) or isinstance(old, keras.layers.Wrapper):
             continue
-        shared, own = new_layer_like(held), vars(new).get(attribute)
+        shared, own = new_layer_like(held), getattr(new, attribute, None)
         if shared is not None and own is not shared and isinstance(own, keras.Layer):
             # Keras lists a layer's layers in the order of their weights.
             place = [id(layer) for layer in new._layers].index(id(own))
