@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 import morph_core as morph
-from benchmarks.hub import batch_for, names, network, on_known_inputs
+from benchmarks.hub import batch_for, names, network, on_known_inputs, task_names
 from benchmarks.watched import watched_flops
 from morph_core.arrays import as_numpy, weight_of
 
@@ -149,7 +149,7 @@ def examine(name: str) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*")
-    chosen = parser.parse_args().names or names()
+    chosen = parser.parse_args().names or [*names(), *task_names()]
     titles = (
         "backbone, parameters, calls, CPU s, groups, prunable, FLOPs against watched, uncounted, whole, at masks, "
         "pruned FLOPs against watched, loaded, what is closed or failed"

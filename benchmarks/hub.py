@@ -42,7 +42,9 @@ _SMALL: dict[str, Any] = {
 
 # Arguments of task models.
 _OF_TASKS: dict[str, Any] = {"num_classes": 3}
-_SPECIAL_TASKS: dict[str, dict[str, Any]] = {}
+_SPECIAL_TASKS: dict[str, dict[str, Any]] = {
+    "DepthAnythingDepthEstimator": {"depth_estimation_type": "relative"},
+}
 
 
 def _resnet() -> Any:

@@ -77,7 +77,7 @@ def open_network(model: keras.Model, is_leaf: Callable[[Any], bool]) -> Opened:
     while True:
         # The first run is one at inference, all others are runs of training.
         runs = [_run(model, is_leaf, keep_closed, one, place > 0) for place, one in enumerate(sizes)]
-        if refused := _closed_at_times(runs):
+        if refused := _closed_at_times(runs) or _held_by_closed(runs[0]):
             keep_closed.update(refused)
             continue
         taken = list(sizes)
@@ -99,6 +99,17 @@ def _closed_at_times(runs: list[_Run]) -> dict[int, str]:
         key: reason
         for key, (layer, reason) in some.items()
         if not any(id(one) in some for one in layer._flatten_layers(include_self=False))
+    }
+
+
+def _held_by_closed(run: _Run) -> dict[int, str]:
+    """Layers that were opened though one that stays closed holds them, too, by id: a network has one of each."""
+    opened = {id(step.owner) for step in _needed(run, run.outputs)}
+    return {
+        id(inner): f"layer '{layer.name}', which stays closed, holds it, too"
+        for layer, _ in run.closed.values()
+        for inner in layer._flatten_layers(include_self=False)
+        if id(inner) in opened and inner.variables
     }
 
 
