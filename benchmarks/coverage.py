@@ -26,6 +26,7 @@ from benchmarks.hub import batch_for, names, network, on_known_inputs, task_name
 from benchmarks.watched import watched_flops
 from morph_core.arrays import as_numpy, weight_of
 
+
 def difference(one: Any, other: Any) -> float:
     """The largest difference of two lists of outputs, over the largest output."""
     worst = 0.0

@@ -143,7 +143,7 @@ _SPECIAL: dict[str, Callable[[], Any]] = {
         4, 2, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3), position_embedding_shape=(IMAGE, IMAGE, 3)
     ),
     "DINOV3Backbone": lambda: H.DINOV3Backbone(4, 2, 32, 4, 48, image_shape=(IMAGE, IMAGE, 3)),
-    # Feature maps of 2x2 that the dilation divides: TensorFlow would pad others, and more would be watched than asked for.
+    # Feature maps of 2x2, which the dilation divides: TensorFlow pads others, and more is watched than was asked for.
     "DeepLabV3Backbone": lambda: H.DeepLabV3Backbone(
         _resnet_pyramid(), "P5", 8, [2, 2], low_level_feature_key="P2", projection_filters=8, image_shape=(64, 64, 3)
     ),

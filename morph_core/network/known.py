@@ -29,8 +29,10 @@ def known_numbers() -> Iterator[None]:
             newshape = tuple(as_numpy(newshape).tolist())
         return before["reshape"](x, newshape)
 
-    vars(keras.ops).update(ndim=ndim, reshape=reshape)
+    for name, operation in (("ndim", ndim), ("reshape", reshape)):
+        setattr(keras.ops, name, operation)
     try:
         yield
     finally:
-        vars(keras.ops).update(before)
+        for name, operation in before.items():
+            setattr(keras.ops, name, operation)

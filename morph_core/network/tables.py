@@ -75,8 +75,9 @@ def _one_for_each_reader(trace: Trace, indices: list[int]) -> tuple[Trace, list[
         readers = [number for number, other in enumerate(trace.calls) if made in other.inputs]
         for rank, reader in enumerate(readers[1:], start=2):
             copies.setdefault(reader, {})[made] = len(shapes)
-            for numbers in (shapes, dtypes, rows):
-                numbers.extend(numbers[made : made + 1])
+            shapes.append(shapes[made])
+            dtypes += dtypes[made : made + 1]
+            rows += rows[made : made + 1]
             places[-1].append(len(calls))
             calls.append(_copy(call, rank, names, len(shapes) - 1))
     own = dataclasses.replace(trace, calls=tuple(calls), shapes=tuple(shapes), dtypes=tuple(dtypes), rows=tuple(rows))
@@ -110,7 +111,7 @@ def _tables_behind(channels: Channels, makers: dict[int, int], number: int) -> l
     return sorted(found)
 
 
-def _axis_of(table: Constant, size: int, axis: int | None) -> int | None:
+def _axis_of(table: Any, size: int, axis: int | None) -> int | None:
     """The axis of a table along which channels lie: the one that meets them, or the first as long as they are many."""
     if axis is not None:
         return axis

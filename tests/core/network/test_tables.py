@@ -35,7 +35,7 @@ class Sloped(layers.Layer):
 
     def call(self, x):
         scores = ops.einsum("bquh,bkuh->buqk", self.query(x), self.key(x))
-        slopes = ops.convert_to_tensor([2.0**-place for place in range(HEADS)])
+        slopes: Any = ops.convert_to_tensor([2.0**-place for place in range(HEADS)])
         if self.kind != "table":
             ones = ops.ones((ops.shape(x)[0], STEPS), dtype="int32")
             if self.kind == "inputs":
