@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from ..arrays import as_numpy
+from .standins import TrainingLoss
 from .trace import Ref, Trace, input_structure, takes_training
 
 # Of the largest output: what another order of the same operations may change in float32, and in half precision.
@@ -36,7 +37,25 @@ def disagreement(model: keras.Model, trace: Trace) -> str:
         return f"the opened network does not run ({type(error).__name__})"
     reason = _difference(expected, received)
     # One that draws random numbers at inference differs from itself, too.
-    return "" if reason and _difference(expected, _answers(lambda: model(batch, training=False))) else reason
+    if reason and not _difference(expected, _answers(lambda: model(batch, training=False))):
+        return reason
+    if any(isinstance(call.layer, TrainingLoss) for call in trace.calls):
+        return _disagreement_in_training(model, trace, batch)
+    return ""
+
+
+def _disagreement_in_training(model: keras.Model, trace: Trace, batch: Any) -> str:
+    """The same for a run of training, with the losses that layers add; the state of random generators is the same."""
+    try:
+        expected = _answers(lambda: model(batch, training=True), losses=True)
+        again = _answers(lambda: model(batch, training=True), losses=True)
+    except Exception as error:  # noqa: BLE001 -- what a stranger's code raises in training it will raise again
+        return f"the network does not run in training ({type(error).__name__}), where it adds losses"
+    received = _answers(lambda: _run(trace, keras.tree.flatten(batch), training=True), losses=True)
+    if len(expected) != len(received):
+        return f"the opened network adds {len(received)} losses and outputs in training instead of {len(expected)}"
+    reason = _difference(expected, received)
+    return f"in training {reason}" if reason and not _difference(expected, again) else ""
 
 
 def _difference(expected: list[np.ndarray], received: list[np.ndarray]) -> str:
@@ -61,12 +80,13 @@ def _draw(tensor: Any) -> Any:
     return keras.ops.convert_to_tensor(rng.integers(0, 2, shape), dtype=tensor.dtype)
 
 
-def _answers(run: Any) -> list[np.ndarray]:
-    with keras.StatelessScope():
-        return [as_numpy(output) for output in keras.tree.flatten(run())]
+def _answers(run: Any, losses: bool = False) -> list[np.ndarray]:
+    with keras.StatelessScope(collect_losses=losses) as scope:
+        outputs = keras.tree.flatten(run())
+        return [as_numpy(output) for output in (*outputs, *(scope.losses if losses else ()))]
 
 
-def _run(trace: Trace, inputs: list[Any]) -> list[Any]:
+def _run(trace: Trace, inputs: list[Any], training: bool = False) -> list[Any]:
     tensors: dict[int, Any] = dict(zip(trace.inputs, inputs, strict=True))
     for call in trace.calls:
         args, kwargs = keras.tree.map_structure(
@@ -74,7 +94,7 @@ def _run(trace: Trace, inputs: list[Any]) -> list[Any]:
         )
         layer: Any = call.layer
         if takes_training(layer):
-            kwargs = {**kwargs, "training": False}
+            kwargs = {**kwargs, "training": training}
         # What holds a weight or a constant takes any tensor, which tells it when to run.
         made = layer(*(args if call.inputs else inputs[:1]), **kwargs)
         tensors.update(zip(call.outputs, keras.tree.flatten(made), strict=True))

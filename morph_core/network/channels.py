@@ -158,6 +158,26 @@ class Channels:
         share = widths / np.maximum(self.seed_widths, 1)
         return np.where(vector >= 0, share[self.group_of[vector]], 1.0)
 
+    def kept(self, tensor: int, axis: int, widths: np.ndarray, alive: np.ndarray | None) -> np.ndarray | None:
+        """Which of the seed's places along an axis of a tensor are there now: int array; None as for `places`.
+
+        Args:
+            tensor: its number.
+            axis: of the tensor.
+            widths: int array (groups,).
+            alive: bool array (units,), or None; where its channels are not as many as the widths say, such as in
+                structures that were expanded, places are taken evenly from among the seed's.
+        """
+        left = self.places(tensor, axis, widths)
+        if left is None:
+            return None
+        vector, count = self.tensors[tensor].reshape(-1), round(float(left.sum()))
+        if alive is not None:
+            places = np.flatnonzero(np.append(alive, True)[vector])
+            if len(places) == count:
+                return places
+        return np.arange(count) * len(vector) // count
+
     @functools.cached_property
     def _made(self) -> list[tuple[list[int], list[int]]]:
         """For each call, for each output and for each width: its groups as bits; one more for channels of no group."""

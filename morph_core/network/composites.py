@@ -18,6 +18,7 @@ from .agreement import disagreement
 from .channels import Channels
 from .flows import is_elementwise
 from .grouping import channels_of
+from .kernels import with_kernels
 from .opening import open_network
 from .probe import probe
 from .resize import configuration_of, made_anew
@@ -57,9 +58,10 @@ def _opened(model: keras.Model, name: str, is_leaf: Callable[[Any], bool]) -> Ch
         network = open_network(model, is_leaf)
     except Exception as error:  # noqa: BLE001 -- whatever the layers' own code raises, the network stays closed
         return f"no layer could be opened: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    if reason := disagreement(model, network.trace):
+    opened = with_kernels(network.trace)
+    if reason := disagreement(model, opened):
         return f"no layer is opened: {reason}"
-    found = channels_of(name, network.trace)
+    found = channels_of(name, opened)
     closed = tuple(f"layer '{path}' stays closed: {reason}" for path, reason in network.closed.items())
     return dataclasses.replace(found, notes=(*found.notes, *closed))
 

@@ -22,6 +22,7 @@ from ..arrays import as_numpy
 from ..errors import MorphError
 from .labels import Labels
 from .resize import indexed_axes
+from .standins import flat_terms
 from .trace import Call, Ref
 
 # A reshape is followed on a tensor of labels; above this many elements it is not followed (128 MiB of int64).
@@ -44,6 +45,8 @@ class Flow:
         dtypes: of the tensors read; [] for floats.
         keeps_first: which way out where channels come to lie along two axes, see `move`.
         lays_along_several: whether they do; filled in.
+        reads_data: whether it reads what depends on the model's inputs; axis 0 is no batch's where it does not.
+        table_axis: for a table of numbers, the axis along which they belong to channels; see `tables`.
         rows: places along the open axis of the batch that belong to one example, in the first tensor read; 0
             where only the first axis can be the batch's.
         note: what the user should know of this layer, though no group stays because of it.
@@ -64,6 +67,8 @@ class Flow:
     is_refused: bool = False
     keeps_first: bool = False
     lays_along_several: bool = False
+    reads_data: bool = True
+    table_axis: int | None = None
 
     @property
     def layer(self) -> Any:
@@ -377,6 +382,13 @@ def slope(flow: Flow) -> Labelled:
     return labels
 
 
+def clip(flow: Flow) -> Labelled:
+    """Clipping between two numbers."""
+    if np.ndim(flow.layer.x_min) or np.ndim(flow.layer.x_max) or len(flow.inputs) > 1:
+        return flow.keep_whole(f"{flow.describe()} has a bound for each channel")
+    return flow.inputs[0]
+
+
 def rescale(flow: Flow) -> Labelled:
     """Rescaling by one number."""
     if np.ndim(flow.layer.scale) or np.ndim(flow.layer.offset):
@@ -396,11 +408,29 @@ def reduce(flow: Flow) -> Labelled:
     axes = getattr(flow.layer, "axis", None)
     axes = tuple(range(rank)) if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
     axes = {axis % rank for axis in axes}
-    if 0 in axes or any(labels.shape[axis] > 1 for axis in axes):
+    if (0 in axes and not _has_batch_elsewhere(flow)) or any(labels.shape[axis] > 1 for axis in axes):
         return flow.keep_whole(f"{flow.describe()} reduces over the channels")
     if getattr(flow.layer, "keepdims", False):
         return labels
     return labels.reshape([length for axis, length in enumerate(labels.shape) if axis not in axes])
+
+
+def _has_batch_elsewhere(flow: Flow) -> bool:
+    """Whether the open size is that of another axis than the first, as of examples behind experts."""
+    first, *others = flow.shapes[0]
+    return first is not None and None in others
+
+
+def summarise(flow: Flow) -> Labelled:
+    """As `reduce`; over channels on the last axis it is the mean or sum of those that are there."""
+    labels, rank = flow.inputs[0], len(flow.shapes[0])
+    axes = getattr(flow.layer, "axis", None)
+    axes = (axes,) if isinstance(axes, int) else tuple(axes or ())
+    axes = {axis % rank for axis in axes}
+    if 0 in axes or rank - 1 not in axes or labels.size < 2 or labels.shape[-1] != labels.size or not labels.any():
+        return reduce(flow)
+    flow.axes["out"] = flow.read(-1)
+    return flow.nothing()
 
 
 def compete(flow: Flow) -> Labelled:
@@ -476,9 +506,7 @@ class EinsumRoles:
 
 def einsum_terms(layer: Any) -> tuple[str, str, str]:
     """The letters of an EinsumDense's input, kernel and output."""
-    given, made = layer.equation.replace(" ", "").split("->")
-    read, kernel = given.split(",")
-    return read, kernel, made
+    return flat_terms(layer.equation)
 
 
 def einsum_roles(layer: Any) -> EinsumRoles | None:
@@ -494,6 +522,47 @@ def einsum_roles(layer: Any) -> EinsumRoles | None:
         return None
     # Of a head's two axes the first counts the heads: heads go, their features stay.
     return EinsumRoles(min(summed, key=read.index), min(new, key=made.index))
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelRoles:
+    """Letters of a product with a weight: the axis that is read and summed over, and those that are made."""
+
+    read: str
+    made: tuple[str, ...]
+
+
+def kernel_roles(equation: str) -> KernelRoles | None:
+    """What the letters of a product of a tensor and a weight are; None for an equation that is not followed.
+
+    A letter of the weight that stands in the tensor and in the product, too, such as that of experts, is neither.
+    """
+    read, kernel, made = flat_terms(equation)
+    if any(len(set(term)) != len(term) for term in (read, kernel, made)):
+        return None
+    if set(kernel) - set(read) - set(made) or set(read) - set(kernel) - set(made):
+        return None
+    summed = [letter for letter in read if letter in kernel and letter not in made]
+    # Along the first axis lies the batch, where there is one.
+    new = [letter for letter in made[1:] if letter in kernel and letter not in read]
+    return KernelRoles(summed[0], tuple(new)) if summed and new else None
+
+
+def multiply_by_kernel(flow: Flow) -> Labelled:
+    """A product with a weight: reads along one axis that is summed over, makes channels along one of its output.
+
+    Where the weight brings several axes, such as those of experts or heads and of their units, channels are those of
+    the last, or, where `flow.keeps_first`, of the first of them.
+    """
+    roles = kernel_roles(flow.layer.equation)
+    read, _, made = flat_terms(flow.layer.equation)
+    if roles is None or flow.shapes[0][read.index(roles.read)] is None:
+        return flow.keep_whole(f"{flow.describe()} has an equation that is not followed ({flow.layer.equation})")
+    flow.axes["read"] = flow.read(read.index(roles.read))
+    flow.lays_along_several = len(roles.made) > 1
+    letter = roles.made[0 if flow.keeps_first else -1]
+    place = made.index(letter)
+    return flow.place(flow.make(f"made {letter}", flow.output_shape[place]), place)
 
 
 def _contract(flow: Flow, equation: str) -> Labelled:
@@ -688,7 +757,7 @@ def _one_axis(flow: Flow, labels: np.ndarray, known: int) -> np.ndarray:
     if not varying and known > 1:
         flow.labels.freeze(labels, f"{flow.describe()} picks one channel by its number")
         return np.zeros_like(labels)
-    if 0 in varying:
+    if 0 in varying and flow.reads_data:
         flow.labels.freeze(labels, f"{flow.describe()} moves channels into the batch")
         return np.zeros([1] * labels.ndim, dtype=np.int64)
     if len(varying) < 2:
@@ -733,21 +802,37 @@ def hold(flow: Flow) -> Labelled:
     return flow.place(flow.make("out", shape[-1]), len(shape) - 1)
 
 
+def tabulate(flow: Flow) -> Labelled:
+    """A table of numbers: those of a channel go with it, where what reads the table asks for that (see `tables`)."""
+    if flow.table_axis is None:
+        return flow.nothing()
+    flow.axes["rows"] = flow.labels.fresh(flow.output_shape[flow.table_axis] or 0)
+    return flow.place(flow.axes["rows"], flow.table_axis)
+
+
+def lead_to_loss(flow: Flow) -> Labelled:
+    """Passes its first tensor on; what a loss is made of stays."""
+    flow.labels.freeze(flow.inputs[1], f"{flow.describe()} adds it to the losses")
+    return flow.inputs[0]
+
+
 def stay(flow: Flow) -> Labelled:
     """What needs all that it reads: nothing can go."""
     return _whole_if_any(flow, f"{flow.describe()} needs the size of what it reads")
 
 
 def spread(flow: Flow) -> Labelled:
-    """An operation on sizes of the batch: what repeats a tensor for each example leaves channels on its last axis.
+    """An operation on sizes of the batch: what repeats a tensor for each example leaves channels on their axis.
 
     Its first input is read for its sizes only.
     """
     if len(flow.inputs) == 2 and type(flow.layer.operation).__name__ in ("BroadcastTo", "Tile"):
-        labels, size = flow.inputs[1], flow.shapes[1][-1]
-        if labels.any() and labels.shape[-1] == labels.size > 1 and size == flow.output_shape[-1]:
-            flow.axes["part 0"] = labels.reshape(-1)
-            return flow.place(labels.reshape(-1), len(flow.output_shape) - 1)
+        labels, rank = flow.inputs[1], len(flow.output_shape)
+        along = [axis - labels.ndim for axis, length in enumerate(labels.shape) if length == labels.size > 1]
+        if labels.any() and along and rank + along[0] > 0:
+            if flow.shapes[1][along[0]] == labels.size == flow.output_shape[along[0]]:
+                flow.axes["part 0"] = labels.reshape(-1)
+                return flow.place(labels.reshape(-1), rank + along[0])
     return stay(flow)
 
 
@@ -770,9 +855,21 @@ def slice_evenly(flow: Flow) -> Labelled:
     if not all(isinstance(key, (slice, int)) or key is Ellipsis or key is None for key in keys):
         return flow.keep_whole(f"{flow.describe()} takes channels by a list")
     for axis, key in indexed_axes(keys, len(flow.shapes[0])):
-        if isinstance(key, slice) and key.step not in (None, 1) and flow.inputs[0].shape[axis] > 1:
+        is_stepped = isinstance(key, slice) and key.step not in (None, 1) and flow.inputs[0].shape[axis] > 1
+        if is_stepped and not _ties_blocks(flow, axis, key):
             return flow.keep_whole(f"{flow.describe()} takes channels in steps")
     return move(flow)
+
+
+def _ties_blocks(flow: Flow, axis: int, key: slice) -> bool:
+    """Tie the channels of each block of which a slice in steps takes one, so that its steps stay as they are."""
+    labels, size = flow.inputs[0], flow.shapes[0][axis]
+    if size is None or labels.size != size or key.step < 0 or size % key.step:
+        return False
+    if not 0 <= (key.start or 0) < key.step or not (key.stop is None or key.stop >= size):
+        return False
+    _tie_rows(flow, labels.reshape(-1, key.step).T)
+    return True
 
 
 # Activations of keras.activations that treat each number alone. The others (softmax, glu, ...) compare channels.

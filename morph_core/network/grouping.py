@@ -16,6 +16,7 @@ from .channels import Channels, Group, holders_of_weights
 from .flows import Flow
 from .labels import Labels
 from .rules import rule_for
+from .tables import tables_asked_for, with_tables_of_their_own
 from .trace import Trace
 
 
@@ -25,13 +26,25 @@ def channels_of(name: str, trace: Trace) -> Channels:
     Raises:
         MorphError: a layer's number of channels is unknown.
     """
-    grouping = _Grouping(name, trace)
+    found = _either_way(name, trace, {})
+    asked = tables_asked_for(found)
+    if asked:
+        own, axes = with_tables_of_their_own(trace, asked)
+        further = _either_way(name, own, axes)
+        if further.prunable_places > found.prunable_places:
+            return further
+    return found
+
+
+def _either_way(name: str, trace: Trace, tables: dict[int, int]) -> Channels:
+    """A reshape does not tell channels in blocks from features in heads: what can be pruned afterwards does."""
+    grouping = _Grouping(name, trace, tables)
     found = grouping.channels()
     several = grouping.several
     stuck = [index for index in several if not _all_prunable(found, trace.calls[index].outputs)]
-    # A reshape does not tell channels in blocks from features in heads: what can be pruned afterwards does.
     if stuck:
-        others = [_Grouping(name, trace, frozenset(first)).channels() for first in {tuple(stuck), tuple(several)}]
+        ways = {tuple(stuck), tuple(several)}
+        others = [_Grouping(name, trace, tables, frozenset(first)).channels() for first in ways]
         found = max([found, *others], key=lambda channels: channels.prunable_places)
     return found
 
@@ -44,9 +57,12 @@ def _all_prunable(channels: Channels, tensors: tuple[int, ...]) -> bool:
 class _Grouping:
     """The pass that labels every tensor, and the step from labels to groups."""
 
-    def __init__(self, name: str, traced: Trace, keeps_first: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, name: str, traced: Trace, tables: dict[int, int], keeps_first: frozenset[int] = frozenset()
+    ) -> None:
         self.name = name
         self.trace = traced
+        self.tables = tables
         self.labels = Labels()
         self.tensors: list[Any] = [None] * len(traced.shapes)
         self.axes: list[dict[str, np.ndarray]] = []
@@ -85,6 +101,7 @@ class _Grouping:
 
     def _label_tensors(self) -> None:
         shapes = self.trace.shapes
+        from_data = set(self.trace.inputs)
         for number in self.trace.inputs:
             self.tensors[number] = np.zeros([1] * len(shapes[number]), dtype=np.int64)
         for index, call in enumerate(self.trace.calls):
@@ -96,8 +113,12 @@ class _Grouping:
                 output_shapes=[shapes[number] for number in call.outputs],
                 dtypes=[self.trace.dtypes[number] for number in call.inputs] if self.trace.dtypes else [],
                 keeps_first=index in self.keeps_first,
+                reads_data=not from_data.isdisjoint(call.inputs),
+                table_axis=self.tables.get(index),
                 rows=self.trace.rows[call.inputs[0]] if self.trace.rows and call.inputs else 0,
             )
+            if flow.reads_data:
+                from_data.update(call.outputs)
             made = self.rules[index].flow(flow)
             for number, labels in zip(call.outputs, [made] if isinstance(made, np.ndarray) else made, strict=True):
                 self.tensors[number] = labels
@@ -173,6 +194,12 @@ class _Grouping:
         names: dict[str, int] = {}
         groups = []
         for index in range(count):
+            if not makers[index]:
+                # No layer made channels for it that the numbers of a table could go with.
+                makers[index] = [
+                    next(place for place, named in enumerate(axes) if index in _groups_of(named, group_of))
+                ]
+                why[index] = why[index] or "it is a table of numbers"
             base = calls[makers[index][0]].name
             names[base] = names.get(base, 0) + 1
             groups.append(
@@ -187,6 +214,10 @@ class _Grouping:
                 )
             )
         return tuple(groups)
+
+
+def _groups_of(named: dict[str, np.ndarray], group_of: np.ndarray) -> set[int]:
+    return set().union(*(_groups_in(vector, group_of) for vector in named.values()))
 
 
 def _groups_in(units: np.ndarray, group_of: np.ndarray) -> set[int]:

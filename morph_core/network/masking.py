@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import ops
 
 
@@ -46,6 +47,18 @@ def masked_group_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) 
 def masked_unit_normalization(layer: Any, factors: Any, inputs: Any, **_: Any) -> Any:
     """UnitNormalization of the open channels."""
     return layer(inputs * ops.cast(factors, inputs.dtype))
+
+
+def masked_mean(operation: Any, factors: Any, inputs: Any) -> Any:
+    """A mean that runs over the last axis, among others, of the open channels."""
+    share = ops.maximum(ops.sum(factors), 1e-6) / factors.shape[0]
+    mean = operation(_as_float32(inputs) * factors) / share
+    return ops.cast(mean, keras.backend.result_type(inputs.dtype, float))
+
+
+def masked_sum(operation: Any, factors: Any, inputs: Any) -> Any:
+    """A sum that runs over the last axis, among others, of the open channels."""
+    return operation(inputs * ops.cast(factors, inputs.dtype))
 
 
 def _scaled(layer: Any, normal: Any, inputs: Any) -> Any:

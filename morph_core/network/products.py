@@ -19,6 +19,7 @@ from keras import layers
 
 from ..cost.calls import CallWidths, Shape, Uncounted
 from .flows import einsum_terms
+from .standins import flat_terms
 
 Formula = Callable[[CallWidths], Any]
 
@@ -190,6 +191,14 @@ def of_equation(call: CallWidths) -> Any:
     whole = tuple(layer.kernel.shape)
     places = einsum_product(f"{kernel},{read}", [whole, _seed_of(call, "inputs")]) / math.prod(whole)
     return (call.weight_size("kernel") if call.rule.weights else math.prod(whole)) * places / call.batch
+
+
+def of_kernel(call: CallWidths) -> Any:
+    """A product with a weight: each of its numbers, at every place of the tensor that the weight does not share."""
+    read, kernel, _ = flat_terms(call.layer.equation)
+    whole = tuple(call.layer.shape)
+    places = einsum_product(f"{kernel},{read}", [whole, _seed_of(call, "inputs")]) / math.prod(whole)
+    return (call.weight_size("weight") if call.rule.weights else math.prod(whole)) * places / call.batch
 
 
 def _recurrent(call: CallWidths) -> Any:

@@ -27,6 +27,7 @@ class Resize:
         shapes: of the seed's tensors, by number.
         places: (tensor, axis) -> how many of each of the seed's places on that axis are there now: float array (size,),
             or None when nothing changes along it.
+        kept: (tensor, axis) -> which of the seed's places on that axis are there now: int array; None likewise.
     """
 
     call: Call
@@ -34,6 +35,7 @@ class Resize:
     args: list[Any]
     shapes: tuple[tuple[int | None, ...], ...]
     places: Callable[[int, int], np.ndarray | None]
+    kept: Callable[[int, int], np.ndarray | None]
 
     def size(self, tensor: int, axis: int) -> int | None:
         """The size of a tensor along an axis now."""
@@ -119,13 +121,25 @@ def cut_sizes(resize: Resize) -> None:
 
 
 def spread_sizes(resize: Resize) -> None:
-    """What repeats a tensor for each example: the size of its last axis."""
+    """What repeats a tensor for each example: the sizes of axes along which channels lie."""
     (output,) = resize.call.outputs
-    if resize.shapes[output] and resize.shapes[output][-1] is not None:
-        size = resize.size(output, len(resize.shapes[output]) - 1)
-        resize.config["shape"] = [*resize.config["shape"][:-1], size]
-        if "shape" in resize.config["config"]:
-            resize.config["config"]["shape"] = [*resize.config["config"]["shape"][:-1], size]
+    for axis in range(1, len(resize.shapes[output])):
+        if resize.places(output, axis) is not None:
+            for config in (resize.config, resize.config["config"]):
+                if "shape" in config:
+                    sizes = list(config["shape"])
+                    sizes[axis] = resize.size(output, axis)
+                    config["shape"] = sizes
+
+
+def rows_of_table(resize: Resize) -> None:
+    """A table of numbers: those of the channels that are there."""
+    (output,) = resize.call.outputs
+    for axis in range(len(resize.shapes[output])):
+        kept = resize.kept(output, axis)
+        if kept is not None:
+            table = np.take(resize.call.layer.value, kept, axis)  # pyright: ignore[reportAttributeAccessIssue]
+            resize.config.update(value=table, shape=table.shape)
 
 
 def indexed_axes(keys: tuple[Any, ...], rank: int) -> Iterator[tuple[int, Any]]:

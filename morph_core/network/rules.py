@@ -20,7 +20,7 @@ from ..errors import MorphError
 from . import flows, masking, products, resize
 from .flows import Flow, Labelled
 from .probe import probe
-from .standins import Constant, KeepInputs, Sized, Weight
+from .standins import Constant, KeepInputs, Kernel, Sized, TrainingLoss, Weight, flat_terms
 from .trace import Call, Ref
 
 Axes = Mapping[str, tuple[str | None, ...]]
@@ -86,6 +86,12 @@ def _is_homogeneous_activation(call: Call) -> bool:
     layer: Any = call.layer
     homogeneous = (keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
     return any(layer.activation is function for function in homogeneous)
+
+
+def _is_of_places(call: Call) -> bool:
+    """For means and sums: whether it runs over other axes than the last, on which the channels may be."""
+    axes = getattr(call.layer, "axis", None)
+    return axes is not None and -1 not in ((axes,) if isinstance(axes, int) else tuple(axes))
 
 
 def _has_no_offset(call: Call) -> bool:
@@ -289,12 +295,13 @@ RULES: dict[type, Rule] = {
     **_rows(_JOIN, "Multiply"),
     **_rows(_ALL_NEEDED_SCALED, "Subtract", "Average", "Maximum", "Minimum"),
     **_rows(_COMPETE, "Softmax"),
-    Constant: Rule(flows.stay),
+    Constant: Rule(flows.tabulate, resize=resize.rows_of_table),
     Sized: Rule(
         flows.spread,
         products=lambda call: products.formula_of(call.layer.operation)(call),
         resize=resize.spread_sizes,
     ),
+    TrainingLoss: Rule(flows.lead_to_loss, joins="first"),
     KeepInputs: Rule(flows.carry, passes=True, joins="first", scales=_always),
 }
 
@@ -310,6 +317,7 @@ OPERATIONS: dict[str, Rule] = {
     ),
     **dict.fromkeys(("Softmax", "LogSoftmax"), _COMPETE),
     "DotProductAttention": Rule(flows.attend_by_operation, products=products.OF_OPERATIONS["DotProductAttention"]),
+    "Clip": Rule(flows.clip),
     "Einsum": Rule(flows.contract, products=products.OF_OPERATIONS["Einsum"]),
     "Matmul": Rule(flows.multiply_matrices, products=products.OF_OPERATIONS["Matmul"]),
     "Repeat": Rule(flows.repeat),
@@ -323,7 +331,9 @@ OPERATIONS: dict[str, Rule] = {
     ),
     **dict.fromkeys(("Abs", "Absolute", "LeakyRelu", "Negative", "Relu"), _SCALED),
     "StopGradient": _PASS,
-    **dict.fromkeys(("Mean", "Sum", "Max", "Min", "Amax", "Amin"), _MEAN),
+    "Mean": Rule(flows.summarise, scales=_is_of_places, masked=masking.masked_mean),
+    "Sum": Rule(flows.summarise, scales=_is_of_places, masked=masking.masked_sum),
+    **dict.fromkeys(("Max", "Min", "Amax", "Amin"), _MEAN),
     **dict.fromkeys(("Var", "Std"), _REDUCE),
     **dict.fromkeys(("Transpose", "Moveaxis", "Swapaxes"), _MOVE),
     **dict.fromkeys(("ExpandDims", "Squeeze"), Rule(flows.move, passes=True, scales=_always)),
@@ -383,6 +393,8 @@ def rule_for(layer: Any) -> Rule:
     if isinstance(layer, keras.Layer):
         if type(layer) is Weight:
             return _rule_of_weight(len(layer.shape))
+        if type(layer) is Kernel:
+            return _rule_of_kernel(layer.equation)
         if type(layer) is layers.EinsumDense and layers.EinsumDense not in RULES:
             return _rule_of_equation(layer)
         known = RULES.get(type(layer)) or _rule_of_wrapper(layer) or _rule_inside_keras(type(layer))
@@ -396,6 +408,23 @@ def rule_for(layer: Any) -> Rule:
 def _rule_of_weight(rank: int) -> Rule:
     """The row of a weight by itself: its channels lie along its last axis."""
     return Rule(flows.hold, widths={f"shape.{rank - 1}": "out"} if rank else {}, weights={"weight": ("out",)})
+
+
+@functools.cache
+def _rule_of_kernel(equation: str) -> Rule:
+    """The row of a weight that a tensor is multiplied with, whose equation says what each of its axes is."""
+    roles = flows.kernel_roles(equation)
+    if roles is None:
+        return _unknown(products.of_kernel)
+    _, kernel, _ = flat_terms(equation)
+    names = {roles.read: "read", **{letter: f"made {letter}" for letter in roles.made}}
+    return Rule(
+        flows.multiply_by_kernel,
+        widths={f"shape.{place}": names[letter] for place, letter in enumerate(kernel) if letter in names},
+        weights={"weight": tuple(names.get(letter) for letter in kernel)},
+        gates={"weight": "read"},
+        products=products.of_kernel,
+    )
 
 
 def _rule_of_equation(layer: Any) -> Rule:

@@ -112,6 +112,60 @@ def _initializer_like(numbers: np.ndarray) -> keras.initializers.Initializer:
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
+class Kernel(Weight):
+    """One weight that a tensor is multiplied with, by an einsum or a matrix product.
+
+    Args:
+        equation: of the tensor and the weight, in this order, such as "th,ehm->etm".
+        comes_first: whether the weight stands before the tensor in the product.
+        product: "einsum" or "matmul", which of the two it is.
+        others: as for `Weight`.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        equation: str,
+        comes_first: bool = False,
+        product: str = "einsum",
+        **options: Any,
+    ) -> None:
+        # The tensor is multiplied as it is, whatever the layer computes in: so does the operation.
+        super().__init__(shape, **{**options, "autocast": False})
+        self.equation, self.comes_first, self.product = equation, comes_first, product
+
+    def call(self, inputs: Any) -> Any:
+        return self._multiplied(inputs, ops.cast(self.weight, self.compute_dtype))
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        made = self._multiplied(inputs, keras.KerasTensor(self.shape, dtype=self.compute_dtype))
+        return keras.KerasTensor(made.shape, dtype=made.dtype)
+
+    def _multiplied(self, inputs: Any, weight: Any) -> Any:
+        operands = (weight, inputs) if self.comes_first else (inputs, weight)
+        if self.product == "matmul":
+            return ops.matmul(*operands)
+        read, kernel, made = flat_terms(self.equation)
+        terms = (kernel, read) if self.comes_first else (read, kernel)
+        return ops.einsum(f"{','.join(terms)}->{made}", *operands)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "equation": self.equation,
+            "comes_first": self.comes_first,
+            "product": self.product,
+        }
+
+
+def flat_terms(equation: str) -> tuple[str, str, str]:
+    """The letters of both factors and of the product in an equation such as "ab,bc->ac"."""
+    given, made = equation.replace(" ", "").split("->")
+    one, other = given.split(",")
+    return one, other, made
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
 class Constant(keras.layers.Layer):
     """An array of numbers that no training changes, such as a causal mask or a table of positions.
 
@@ -177,6 +231,22 @@ class KeepInputs(keras.layers.Layer):
         return tensor
 
     def compute_output_spec(self, tensor: Any, *unused: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse)
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class TrainingLoss(keras.layers.Layer):
+    """Passes its first tensor on; in training it adds its second one to the losses, as a layer's code did."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "autocast": False})
+
+    def call(self, tensor: Any, loss: Any, training: bool | None = None) -> Any:
+        if training:
+            self.add_loss(loss)
+        return tensor
+
+    def compute_output_spec(self, tensor: Any, loss: Any, training: bool | None = None) -> keras.KerasTensor:
         return keras.KerasTensor(tensor.shape, dtype=tensor.dtype, sparse=tensor.sparse)
 
 

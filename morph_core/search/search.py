@@ -22,6 +22,7 @@ from ..errors import MorphError
 from ..network.gating import gated_call, without_dead
 from ..network.graph import ChannelGraph
 from ..network.placement import Placement
+from ..network.standins import TrainingLoss
 from ..network.topology import Topology, removable_inputs
 from ..network.trace import pack_outputs, standardize_inputs, takes_training
 from ..structure.budget import Amounts
@@ -138,6 +139,8 @@ class StructureSearch(keras.Model):
         self.seed = model
         self._placement = Placement(self.graph, at_scales=True)
         self._removable = removable_inputs(self.graph)
+        # They are no layers of the seed, so what they add is found here.
+        self._added = [call.layer for call in self.graph.trace.calls if isinstance(call.layer, TrainingLoss)]
         dying = sorted({number for numbers in self._removable.values() for number in numbers})
         count = len(self.graph.group_of)
         self._switches = Switches(

@@ -106,12 +106,12 @@ def _rebuilt(model: keras.Model, structure: Structure, inherits: bool) -> tuple[
     if inherits:
         _check_inheritable(structure)
     topology = graph.survivors(widths > 0)
-    student, made = rebuilt_at(model, graph, widths, topology)
+    student, made = rebuilt_at(model, graph, widths, topology, alive_units(graph, structure))
     return student, _parts(graph, topology, made, structure, inherits)
 
 
 def rebuilt_at(
-    model: keras.Model, graph: ChannelGraph, widths: np.ndarray, topology: Topology
+    model: keras.Model, graph: ChannelGraph, widths: np.ndarray, topology: Topology, alive: np.ndarray | None = None
 ) -> tuple[keras.Model, dict[int, Any]]:
     """A network like `model`, of some widths, with new weights; and its layers, by the id of those of the seed.
 
@@ -120,6 +120,7 @@ def rebuilt_at(
         graph: of the seed.
         widths: int array (groups,), channels of each group.
         topology: what is left of the seed.
+        alive: which channels are, where it matters: bool array (units,).
 
     Raises:
         MorphError: a layer cannot be made anew, or not be called at its new widths.
@@ -127,7 +128,7 @@ def rebuilt_at(
     made: dict[int, Any] = {}
 
     def call_new(index: int, call: Call, args: tuple, kwargs: dict) -> Any:
-        layer, args = resized(graph, index, widths, args)
+        layer, args = resized(graph, index, widths, args, alive=alive)
         if id(call.layer) not in made:
             made[id(call.layer)] = layer
             _share_layers_inside(call.layer, layer, new_layer_like)
@@ -145,7 +146,7 @@ def rebuilt_at(
         """What stands for a layer of the seed that is also called by itself; None for any other."""
         if id(layer) not in made and id(layer) in first_call:
             index = first_call[id(layer)]
-            made[id(layer)], _ = resized(graph, index, widths, graph.trace.calls[index].args)
+            made[id(layer)], _ = resized(graph, index, widths, graph.trace.calls[index].args, alive=alive)
         return made.get(id(layer))
 
     first_call = {id(call.layer): index for index, call in reversed(list(enumerate(graph.trace.calls)))}
@@ -204,7 +205,8 @@ def verify(
         strict=True,
     )
     for expected, received in pairs:
-        expected, received = as_numpy(expected), as_numpy(received)
+        # Outputs may be truth values, too, or whole numbers without a sign.
+        expected, received = as_numpy(expected).astype("float64"), as_numpy(received).astype("float64")
         scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
         difference = float(np.abs(expected - received).max(initial=0.0)) / scale
         worst = max(worst, difference if math.isfinite(difference) else math.inf)
@@ -353,10 +355,11 @@ def _with_unused(graph: ChannelGraph, topology: Topology, inputs: list[Any]) -> 
 
 def _share_layers_inside(old: Any, new: Any, new_layer_like: Callable[[Any], Any]) -> None:
     """Let a new layer hold other layers of the new network where the seed's holds layers that the seed calls, too."""
-    for attribute, held in list(vars(old).items()):
+    # PyTorch keeps layers that are set as attributes apart from other attributes.
+    for attribute, held in list((vars(old) | vars(old).get("_modules", {})).items()):
         if not isinstance(held, keras.Layer) or isinstance(old, keras.layers.Wrapper):
             continue
-        shared, own = new_layer_like(held), vars(new).get(attribute)
+        shared, own = new_layer_like(held), getattr(new, attribute, None)
         if shared is not None and own is not shared and isinstance(own, keras.Layer):
             # Keras lists a layer's layers in the order of their weights.
             place = [id(layer) for layer in new._layers].index(id(own))
@@ -376,6 +379,7 @@ def resized(
     widths: np.ndarray,
     args: tuple,
     change_config: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    alive: np.ndarray | None = None,
 ) -> tuple[Any, tuple]:
     """The layer of call `index` made anew, as wide as it should be, and the arguments for it.
 
@@ -383,6 +387,8 @@ def resized(
         widths: int array (groups,).
         args: of the call.
         change_config: what else to change in the layer's configuration.
+        alive: which channels are left: bool array (units,). Where that is not told, or more are wanted than the seed
+            has, they are taken evenly from among the seed's.
 
     Raises:
         MorphError: the layer cannot be made from its configuration.
@@ -401,7 +407,12 @@ def resized(
                 _set_in(config, argument.split("."), graph.axis_width(index, axis, widths))
         if rule.resize is not None:
             change = Resize(
-                call, config, list(args), graph.trace.shapes, lambda tensor, axis: graph.places(tensor, axis, widths)
+                call,
+                config,
+                list(args),
+                graph.trace.shapes,
+                lambda tensor, axis: graph.places(tensor, axis, widths),
+                lambda tensor, axis: graph.kept(tensor, axis, widths, alive),
             )
             rule.resize(change)
             args = tuple(change.args)

@@ -329,3 +329,120 @@ def test_a_layer_that_adds_a_loss_stays_closed_and_goes_on_adding_it():
     model(x, training=True)
     (loss,) = model.losses
     assert float(loss) > 0
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class ByHand(layers.Layer):
+    """A normalisation written by hand: by the mean and the deviation, or by the root of the mean square."""
+
+    def __init__(self, centred=True, **options):
+        super().__init__(**options)
+        self.centred = centred
+
+    def build(self, shape):
+        self.dense = layers.Dense(WIDTH)
+        self.dense.build(shape)
+        self.scale = self.add_weight(shape=(WIDTH,), initializer="ones", name="scale")
+
+    def call(self, x):
+        x = self.dense(x)
+        if self.centred:
+            x = x - ops.mean(x, axis=-1, keepdims=True)
+            return x / ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-3) * self.scale
+        return x * ops.rsqrt(ops.mean(ops.square(x), axis=(1, 2), keepdims=True) + 1e-6) * self.scale
+
+    def get_config(self):
+        return {**super().get_config(), "centred": self.centred}
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_normalisation_by_hand_is_one_of_the_channels_that_are_left(centred):
+    inputs = keras.Input((STEPS, 5))
+    x = ByHand(centred, name="one")(inputs)
+    model = randomize(keras.Model(inputs, layers.Dense(3, name="head")(x)))
+    graph = morph.ChannelGraph.from_model(model)
+    assert [group.name for group in graph.groups if group.prunable] == ["one-dense"], str(graph)
+    for seed, share in enumerate((0.75, 0.5, 0.25)):
+        assert morph.verify(model, random_structure(graph, share, seed), batch()) < 1e-5
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Skipping(layers.Layer):
+    """Leaves examples out in training, by a random number of its own."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        return x * ops.floor(0.5 + keras.random.uniform((ops.shape(x)[0], 1, 1), seed=self.seeds))
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Skipped(Scaled):
+    """A block of which a part is skipped in training now and then."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.skip = Skipping()
+
+    def call(self, x):
+        return x + self.skip(self.narrow(self.wide(self.norm(x))) * self.gamma)
+
+
+def test_a_layer_that_draws_in_training_is_closed_and_not_those_around_it():
+    model = network(Skipped)
+    graph = morph.ChannelGraph.from_model(model)
+    assert {"one-wide", "two-wide"} <= {group.name for group in graph.groups if group.prunable}, str(graph)
+    assert [call.kind for call in graph.trace.calls].count("Skipping") == 2
+    structure = random_structure(graph, 0.5)
+    assert morph.verify(model, structure, batch()) < 1e-5
+    student = morph.rebuild(model, structure, weights="inherit")
+    assert difference(student(batch(), training=False), student(batch(), training=True)) > 0
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Improvising(layers.Layer):
+    """Makes a layer that holds nothing whenever it runs."""
+
+    def build(self, shape):
+        self.wide, self.narrow = layers.Dense(HIDDEN), layers.Dense(WIDTH)
+        self.wide.build(shape)
+        self.narrow.build((*shape[:-1], HIDDEN))
+
+    def call(self, x):
+        return self.narrow(layers.Activation("silu")(self.wide(x)))
+
+
+def test_a_layer_made_in_code_that_holds_nothing_is_the_same_each_time():
+    model = network(Improvising)
+    graph = morph.ChannelGraph.from_model(model)
+    assert {"one-wide", "two-wide"} <= {group.name for group in graph.groups if group.prunable}, str(graph)
+    assert morph.verify(model, random_structure(graph, 0.5), batch()) < 1e-5
+
+
+@keras.saving.register_keras_serializable("test_composites")
+class Asking(layers.Layer):
+    """Asks for the rank of a tensor, and puts a shape together as a tensor."""
+
+    def build(self, shape):
+        self.wide, self.narrow = layers.Dense(HIDDEN), layers.Dense(WIDTH)
+        self.wide.build(shape)
+        self.narrow.build((*shape[:-1], HIDDEN))
+
+    def call(self, x):
+        if ops.ndim(x) != 3:
+            return x
+        sizes = ops.concatenate([ops.convert_to_tensor(ops.shape(x)[:1]), ops.convert_to_tensor([STEPS * WIDTH])], 0)
+        flat = ops.reshape(x, sizes)
+        return self.narrow(ops.relu(self.wide(ops.reshape(flat, (-1, STEPS, WIDTH)))))
+
+
+def test_code_may_ask_for_a_rank_and_reshape_to_a_shape_in_a_tensor():
+    model = network(Asking)
+    graph = morph.ChannelGraph.from_model(model)
+    assert {"one-wide", "two-wide"} <= {group.name for group in graph.groups if group.prunable}, str(graph)
+    assert morph.verify(model, random_structure(graph, 0.5), batch()) < 1e-5
+    assert isinstance(ops.ndim(keras.KerasTensor((2, 3))), keras.KerasTensor)

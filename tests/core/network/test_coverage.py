@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import keras
 import pytest
@@ -16,23 +17,17 @@ from benchmarks import coverage
 
 # Of the parameters outside of embeddings, what can be pruned at least; 0.7 of all others.
 LESS = {
-    "BloomBackbone": 0.4,  # a table of numbers for each head
     "DebertaV3Backbone": 0.4,  # attention in TensorFlow's own operations
-    "FalconBackbone": 0.4,  # a table of numbers for each head
-    "GptOssBackbone": 0.0,  # experts, in weights of three dimensions
     "XLNetBackbone": 0.0,  # a layer that says another shape than it makes
 }
 # Layers of their own with neither an argument's value in their configuration nor code that opens.
-REFUSED = {"MixtralBackbone", "Qwen3MoeBackbone", "QwenMoeBackbone", "RoformerV2Backbone", "SegFormerBackbone"}
-# Not made at this size by this table, so nothing is known of them.
-UNTRIED = {
-    "CSPNetBackbone", "DFineBackbone", "DeepLabV3Backbone", "FluxBackbone", "MobileNetBackbone", "MobileNetV5Backbone",
-    "MoonshineBackbone", "PARSeqBackbone", "SAMBackbone", "StableDiffusion3Backbone",
-}  # fmt: skip
+REFUSED = {"DFineBackbone", "StableDiffusion3Backbone"}
+# A small layer that stays closed is named as not counted, and TensorFlow counts it.
+NAMED = {"SAMBackbone"}
 # Keras 3.15 refuses to make these at the sizes of this table.
 NOT_EVERYWHERE = {"DepthAnythingBackbone", "XLNetBackbone"}
-QUICK = ["BertBackbone", "GPT2Backbone", "LlamaBackbone", "DeiTBackbone"]
-NAMES = sorted(set(coverage.names()) - REFUSED - UNTRIED)
+QUICK = ["BertBackbone", "GPT2Backbone", "LlamaBackbone", "DeiTBackbone", "BloomBackbone", "MixtralBackbone"]
+NAMES = sorted(set(coverage.names()) - REFUSED)
 
 
 # The table is of Keras 3.12; other versions are tried on all of it by `make test-all`.
@@ -49,9 +44,10 @@ def test_backbones_of_keras_hub(name):
     assert row.masks <= 1e-5
     assert row.prunable >= LESS.get(name, 0.7)
     # Tables that the code computes anew at each call are numbers in the opened network, and so no work in it.
-    assert row.uncounted > 0.01 or (abs(row.counted - 1) <= 2e-3 and abs(row.pruned_count - 1) <= 2e-3)
+    is_named = row.uncounted > (0 if name in NAMED else 0.01)
+    assert is_named or (abs(row.counted - 1) <= 2e-3 and abs(row.pruned_count - 1) <= 2e-3)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=WHEN) for name in sorted(REFUSED)])
 def test_backbones_that_cannot_be_rebuilt_say_which_layer(name):
-    assert "not rebuilt: MorphError: Layer '" in coverage.examine(name).error
+    assert re.search("not rebuilt: MorphError: (Layer|Weight) '", coverage.examine(name).error)

@@ -224,9 +224,9 @@ def one_channel_by_its_number(x):
     return conv(5, "b")(x) * ops.expand_dims(x[..., 3], -1)
 
 
-@image({"b": 5}, {"a": r"'get_item-1' \(GetItem\) takes channels in steps"})
+@image({"a": 6, "b": 5})
 def every_other_channel(x):
-    """a(12) -- [::2] -- b"""
+    """a(12) -- [::2] -- b     each with its neighbour, so that steps of two stay such"""
     return conv(5, "b")(x[..., ::2])
 
 
@@ -555,16 +555,29 @@ class Centered(layers.Layer):
         return inputs - ops.mean(inputs, axis=-1, keepdims=True)
 
 
+class Topped(layers.Layer):
+    """Subtracts the maximum over channels."""
+
+    def call(self, inputs):
+        return inputs - ops.max(inputs, axis=-1, keepdims=True)
+
+
+@image({"a": 12, "b": 6})
+def custom_layer_that_subtracts_the_mean_over_channels(x):
+    """a -- Centered -- b     the mean of those that are left"""
+    return conv(6, "b")(Centered()(x))
+
+
 @image({"a": 12, "b": 6})
 def custom_layer_with_weights_for_each_channel(x):
     """a -- Affine -- b"""
     return conv(6, "b")(Affine()(x))
 
 
-@image({"b": 6}, {"a": r"'contrast' \(Centered\) has no rule, and it mixes channels; add a row with .*register_rule"})
+@image({"b": 6}, {"a": r"'contrast' \(Topped\) has no rule, and it mixes channels; add a row with .*register_rule"})
 def custom_layer_that_mixes(x):
     """a -- Centered -- b"""
-    return conv(6, "b")(Centered(name="contrast")(x))
+    return conv(6, "b")(Topped(name="contrast")(x))
 
 
 @image({"a": 12, "b": 6})

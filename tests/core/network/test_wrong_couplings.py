@@ -207,3 +207,48 @@ def test_a_weight_that_would_become_two_is_said_before_the_search():
     model = keras.Model(tokens, TiedDeepInside(table, name="tied")(hidden))
     with pytest.raises(MorphError, match=r"'tied' \(TiedDeepInside\) holds '.*embeddings' of another layer"):
         morph.StructureSearch(model, target=0.8)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Table(layers.Layer):
+    """An embedding of one's own."""
+
+    def build(self, shape):
+        self.numbers = self.add_weight(shape=(20, 8), initializer="random_normal", name="numbers")
+
+    def call(self, tokens):
+        return ops.take(self.numbers, tokens, axis=0)
+
+
+@keras.saving.register_keras_serializable("tests")
+class ClosedHead(TiedOutput):
+    """As `TiedOutput`, in code that symbolic tensors do not run through."""
+
+    def call(self, x):
+        return ops.matmul(ops.convert_to_tensor(ops.convert_to_numpy(x)), ops.transpose(self.embedding.numbers))
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((*x.shape[:-1], 20), dtype=x.dtype)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Wide(layers.Layer):
+    """Runs others, so that the network is opened."""
+
+    def build(self, shape):
+        self.wide, self.narrow = layers.Dense(16), layers.Dense(8)
+        self.wide.build(shape)
+        self.narrow.build((*shape[:-1], 16))
+
+    def call(self, x):
+        return self.narrow(ops.relu(self.wide(x)))
+
+
+def test_a_layer_that_a_closed_one_holds_is_not_opened_and_stays_one():
+    tokens = keras.Input((5,), dtype="int32")
+    table = Table(name="table")
+    model = keras.Model(tokens, ClosedHead(table, name="closed")(Wide(name="block")(table(tokens))))
+    graph = morph.ChannelGraph.from_model(model)
+    assert {group.name for group in graph.groups if group.prunable} == {"block-wide"}, str(graph)
+    assert any("'table' stays closed: layer 'closed', which stays closed, holds it, too" in one for one in graph.notes)
+    assert morph.rebuild(model, random_structure(graph, 0.5)).count_params() == model.count_params() - 8 * (8 + 8 + 1)

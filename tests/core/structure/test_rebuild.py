@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import morph_core as morph
 from tests.core.networks import conv, mlp, network, random_structure, randomize, residual, sizes
@@ -183,3 +183,11 @@ def test_weights_is_fresh_or_inherit():
     model = mlp()
     with pytest.raises(morph.MorphError, match="expected 'fresh' or 'inherit'"):
         morph.rebuild(model, random_structure(morph.ChannelGraph.from_model(model), 0.5), weights="copy")
+
+
+def test_outputs_that_are_truth_values_are_compared_as_well():
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, [layers.Dense(2, name="head")(x), ops.greater(inputs[:, 0], 0.0)])
+    structure = random_structure(morph.ChannelGraph.from_model(model), 0.5)
+    assert morph.verify(model, structure) < 1e-6
