@@ -85,12 +85,13 @@ class StructureSearch(keras.Model):
         allow_uncounted: search for a cost that counts work (FLOPs, latency) even where layers with more than 1 % of the
             parameters are not in it, see `ChannelGraph.uncounted`.
         distill: with a `search_fraction` below 1, what the network learns after the cut besides the labels: to answer
-            as a teacher does (Hinton et al. 2015, arXiv 1503.02531). True: the teacher is the seed with its weights at
-            the cut. A trained `keras.Model` with the seed's inputs and outputs: that one, which stays as it is. Or a
-            dict with some of "teacher", "temperature" (3 by default), "weight" of the teacher beside the labels (0.5)
-            and "loss", a `keras.distillation` loss. By itself it is, for classes and for yes or no, the divergence of
-            softened answers; for numbers (regression) the mean squared error to the teacher's. The loss that `fit` logs
-            has it in it, that of the validation data has not.
+            as a teacher does (Hinton et al. 2015, arXiv 1503.02531). A trained `keras.Model` with the seed's inputs and
+            outputs is a teacher, which stays as it is. True: the teacher is the seed with its weights at the cut, all
+            channels open; it has been trained for the search's epochs only, so one that was trained to the end is
+            better. Or a dict with some of "teacher", "temperature" (3 by default), "weight" of the teacher beside the
+            labels (0.5) and "loss", a `keras.distillation` loss. By itself it is, for classes and for yes or no, the
+            divergence of softened answers; for numbers (regression) the mean squared error to the teacher's. The loss
+            that `fit` logs has it in it, that of the validation data has not.
 
     Raises:
         MorphError: the model is subclassed, has a training step of its own, or has a layer that cannot be made anew at

@@ -212,11 +212,14 @@ class _Copies:
         group = self._graph.groups[int(self._graph.group_of[units[units >= 0]][0])]
         whole = "Copies change them"
         if type(layer).__name__ in _OF_MEANS:
-            whole = f"They stay only where all have as many copies: {2 * group.size}, {3 * group.size}, ... channels"
+            whole = (
+                f"They stay only where all have as many copies: {2 * group.size}, {3 * group.size}, ... channels, as "
+                f"with multiple_of={{'{group.name}': {group.size}}} in morph.expand"
+            )
         raise MorphError(
             f"widen: layer '{call.name}' ({call.kind}) takes statistics over the channels of group '{group.name}' "
-            f"({group.size} channels). {whole}. Leave the width of '{group.name}' as it is in the structure, or build "
-            "the wider network with morph.rebuild and train it anew."
+            f"({group.size} channels). {whole}. Or leave the width of '{group.name}' as it is in the structure, or "
+            "build the wider network with morph.rebuild and train it anew."
         )
 
 

@@ -216,10 +216,18 @@ def test_other_widths_are_refused_by_name_and_the_rest_may_grow(name):
     assert apart(model, morph.widen(model, wider(model, a=size))) < 1e-5
 
 
+def test_an_expansion_to_whole_multiples_can_be_widened():
+    model = sequence(lambda x: layers.Dense(9, name="b")(layers.LayerNormalization()(layers.Dense(4, name="a")(x))))
+    graph = morph.ChannelGraph.from_model(model)
+    structure = morph.expand(morph.describe(graph, {}), graph, multiplier=2.4, multiple_of={"a": 4})
+    assert structure.widths["a"] == 8 and structure.widths["b"] == 22
+    assert apart(model, morph.widen(model, structure)) < 1e-5
+
+
 def test_a_norm_over_channels_has_no_such_widths():
     model = network(lambda x: conv(5, "b")(layers.UnitNormalization(name="norm")(x)))
     with pytest.raises(
-        morph.MorphError, match=r"layer 'norm' \(UnitNormalization\) .* Copies change them. Leave the width"
+        morph.MorphError, match=r"layer 'norm' \(UnitNormalization\) .* Copies change them. Or leave the width"
     ):
         morph.widen(model, wider(model, a=24))
 
