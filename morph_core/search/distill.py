@@ -109,7 +109,7 @@ def distillation_of(asked: Any, caller: str = "distill") -> Distillation | None:
             raise MorphError(f"{caller} has the {name} {value!r}; expected a number {_SETTINGS[name]}.")
     if not isinstance(asked.get("teacher"), (keras.Model, type(None))):
         raise MorphError(f"{caller} has the teacher {asked['teacher']!r}; expected {_SETTINGS['teacher']}.")
-    loss = asked.get("loss")
+    loss: Any = asked.get("loss")
     if loss is not None and not callable(getattr(loss, "compute_loss", None)):
         raise MorphError(f"{caller} has the loss {loss!r}; expected {_SETTINGS['loss']}.")
     if getattr(loss, "teacher_layer_name", None) or getattr(loss, "student_layer_name", None):
@@ -327,7 +327,7 @@ class Lesson:
                 "keras.distillation loss, or an object with compute_loss(teacher_outputs, student_outputs)."
             )
         reduction = getattr(loss, "reduction", None) or "sum_over_batch_size"
-        kind = _KINDS[name]
+        kind: Any = _KINDS[name]
         if kind is Amounts:
             return Amounts(reduction=reduction)
         axis = getattr(loss, "axis", -1) if kind is Classes else -1

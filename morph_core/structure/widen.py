@@ -59,7 +59,8 @@ def widen(model: keras.Model, structure: Structure | str | os.PathLike[str], see
         >>> inputs = keras.Input((8,))
         >>> hidden = keras.layers.Dense(6, activation="relu", name="hidden")(inputs)
         >>> model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-        >>> wide = morph.widen(model, morph.expand(morph.describe(model, {}), model, multiplier=1.5))
+        >>> graph = morph.ChannelGraph.from_model(model)
+        >>> wide = morph.widen(model, morph.expand(morph.describe(graph, {}), graph, multiplier=1.5))
         >>> x = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
         >>> difference = np.abs(model.predict(x, verbose=0) - wide.predict(x, verbose=0)).max()
         >>> wide.get_layer("hidden").units, bool(difference < 1e-5)
@@ -249,7 +250,7 @@ def _places(before: np.ndarray, after: np.ndarray, source: np.ndarray) -> np.nda
 def _gathered(value: np.ndarray, follows: tuple[str | None, ...], places: Mapping[str, np.ndarray]) -> np.ndarray:
     """A weight, or what belongs to it, with copies along the axes of channels."""
     for offset, axis in enumerate(reversed(follows), start=1):
-        if axis in places:
+        if axis is not None and axis in places:
             value = np.take(value, places[axis], axis=value.ndim - offset)
     return value
 
