@@ -29,6 +29,7 @@ from .structure.describe import describe
 from .structure.expand import expand, uniform
 from .structure.rebuild import compile_arguments, masked, rebuild, verify
 from .structure.structure import Structure
+from .structure.widen import widen
 
 __all__ = [
     "COSTS",
@@ -63,4 +64,5 @@ __all__ = [
     "report",
     "uniform",
     "verify",
+    "widen",
 ]

@@ -22,7 +22,7 @@ from morph_core import MorphError
 
 from ..structure_exporter import MorphStructure
 from ..training import spec as training_spec
-from ..training.custom_config import with_flag
+from ..training.custom_config import check_distillation, with_flag
 from ..training.inputs import DEFAULT_EPOCHS
 from ..training.user_module import package_user_module
 from . import in_place
@@ -118,6 +118,7 @@ class MorphTrainer(base_component.BaseComponent):
         keep_weights: bool = False,
         finish: str = in_place.FROM_SCRATCH,
         search_fraction: float | RuntimeParameter | None = None,
+        distill: bool | Mapping[str, float] = False,
     ):
         """Constructs the component.
 
@@ -159,12 +160,16 @@ class MorphTrainer(base_component.BaseComponent):
                 output `model`. Not with expand_to, nor with the strategy "multi_worker_mirrored".
             search_fraction: with `"in_place"`, the part of the epochs that the search takes, to the nearest whole
                 epoch; a quarter by default.
+            distill: with `"in_place"`, True or a dict with some of "temperature" (3) and "weight" (0.5): the network
+                that is cut also learns to answer as the seed did at that moment. See `StructureSearch`.
 
         Raises:
             MorphError: what can be seen to be wrong without data.
         """
         fraction = in_place.fraction_asked_for(finish, search_fraction)
         goal = Goal(cost, target, budget, strength, gate, expand_to, multiple_of, min_channels, fraction).check()
+        check_distillation(distill, "distill")
+        taught = with_flag(custom_config, "distill", dict(distill) if isinstance(distill, Mapping) else distill)
         shared = training_spec.arguments(
             component="MorphTrainer",
             examples=examples,
@@ -175,10 +180,10 @@ class MorphTrainer(base_component.BaseComponent):
             module_path=module_path,
             train_args=train_args,
             eval_args=eval_args,
-            custom_config=with_flag(custom_config, "keep_weights", keep_weights),
+            custom_config=with_flag(taught, "keep_weights", keep_weights),
         )
         if not isinstance(custom_config, RuntimeParameter):
-            in_place.check(goal, custom_config, (custom_config or {}).get("epochs") or DEFAULT_EPOCHS)
+            in_place.check(goal, taught, (custom_config or {}).get("epochs") or DEFAULT_EPOCHS)
         spec = MorphTrainerSpec(
             **shared,
             **goal.properties(),

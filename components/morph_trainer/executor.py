@@ -95,6 +95,7 @@ class Executor(base_executor.BaseExecutor):
                 checkpoint,
                 keep_weights,
                 bool(config.get("allow_uncounted")),
+                config.get("distill"),
             )
             loop.record_time(artifact_utils.get_single_instance(output_dict["model_run"]), found.progress)
             lines = [_summary(found.structure), f"Report: {exporter.report_path}"]
@@ -120,6 +121,7 @@ def _search(
     checkpoint: Storage | None,
     keep_weights: bool,
     allow_uncounted: bool,
+    distill: Any,
 ) -> _Outcome:
     """Trains; the network is that of the end of the training or, to keep the weights of a search, of its end."""
     to_the_end = goal.search_fraction is not None
@@ -129,7 +131,10 @@ def _search(
     model = seed if first is None else morph.rebuild(seed, first, weights="fresh")
     removed = first.removed["layers"] if first is not None else []
     search = morph.StructureSearch(
-        model, **goal.search_arguments(seed_costs, start_costs, removed), allow_uncounted=allow_uncounted
+        model,
+        **goal.search_arguments(seed_costs, start_costs, removed),
+        allow_uncounted=allow_uncounted,
+        distill=distill,
     )
     search.compile(**morph.compile_arguments(seed))
     inputs.check_fit(model)

@@ -55,8 +55,15 @@ def check(goal: Goal, config: Mapping[str, Any] | None, epochs: int) -> None:
         epochs: of the whole run.
 
     Raises:
-        MorphError: one of the two parts has no whole epoch, or the training is spread over machines.
+        MorphError: one of the two parts has no whole epoch, or the training is spread over machines; or there is a
+            `distill` and no such training.
     """
+    distill = (config or {}).get("distill")
+    if goal.search_fraction is None and distill not in (None, False):
+        raise morph.MorphError(
+            f"distill={distill!r} with finish={FROM_SCRATCH!r}: the seed teaches the network that is "
+            f"cut and trained to the end. Ask for finish={IN_PLACE!r}, or give a Retrainer a teacher."
+        )
     if goal.search_fraction is None or isinstance(goal.search_fraction, RuntimeParameter):
         return
     last_search_epoch(goal.search_fraction, epochs)

@@ -5,6 +5,7 @@ The network of the user's module file is built with the structure's widths and t
 one, so Evaluator, InfraValidator, BulkInferrer and Pusher take it.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tfx import types
@@ -17,16 +18,20 @@ from tfx.types.system_executions import Train
 
 from ..structure_exporter import MorphStructure
 from ..training import spec as training_spec
-from ..training.custom_config import with_flag
+from ..training.custom_config import check_distillation, with_flag
 from ..training.user_module import package_user_module
-from .executor import Executor
+from .executor import Executor, check_teacher_given
 
 
 class RetrainerSpec(ComponentSpec):
     """Inputs, outputs and parameters of `Retrainer`."""
 
     PARAMETERS: ClassVar = training_spec.PARAMETERS
-    INPUTS: ClassVar = {**training_spec.INPUTS, "structure": ChannelParameter(type=MorphStructure)}
+    INPUTS: ClassVar = {
+        **training_spec.INPUTS,
+        "structure": ChannelParameter(type=MorphStructure),
+        "teacher": ChannelParameter(type=standard_artifacts.Model, optional=True),
+    }
     OUTPUTS: ClassVar = {
         "model": ChannelParameter(type=standard_artifacts.Model),
         "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
@@ -50,10 +55,10 @@ class Retrainer(base_component.BaseComponent):
     Outputs:
 
     - `model`: a SavedModel in TFX's `Model` layout. Unless the module file's `signatures` says otherwise, its signature
-      `serving_default` takes serialized `tf.Example`s (`examples`: string (batch,)) and returns `outputs`; without a
-      transform_graph there is also `raw_tensors`, which takes the model's own inputs by name. Custom properties say
-      which structure it has and what it costs; the SavedModel itself carries that structure and the schema of the raw
-      examples in `assets.extra/`.
+      `serving_default` takes serialized `tf.Example`s (`examples`: string (batch,)) and returns `outputs`. Another one,
+      `raw_tensors` or with a transform_graph `transformed_tensors`, takes the model's inputs by name. Custom
+      properties say which structure it has and what it costs; the SavedModel itself carries that structure and the
+      schema of the raw examples in `assets.extra/`.
     - `model_run`: TensorBoard logs.
     """
 
@@ -73,6 +78,8 @@ class Retrainer(base_component.BaseComponent):
         eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
         custom_config: dict[str, Any] | RuntimeParameter | None = None,
         warm_start: bool = False,
+        teacher: types.BaseChannel | None = None,
+        distill: Mapping[str, float] | None = None,
     ):
         """Constructs the component.
 
@@ -91,10 +98,21 @@ class Retrainer(base_component.BaseComponent):
                 when the execution was killed.
             warm_start: start from the weights that a MorphTrainer with `keep_weights=True` left beside the structure,
                 with the statistics of BatchNormalization estimated anew, instead of from fresh ones.
+            teacher: channel of a `Model` with the network's inputs and outputs, such as that of the unpruned network.
+                The student also learns to answer as it does (distillation, Hinton et al. 2015, arXiv 1503.02531). A
+                SavedModel with a signature that takes the network's inputs, as MorphTrainer and Retrainer write it.
+                After Transform it is asked about transformed examples, so it must have been trained with the same
+                transform_graph: vocabularies and scales of another one would mean other things.
+            distill: how it is listened to: a dict with some of "temperature" (3) and "weight" of the teacher beside the
+                labels (0.5). Only with a teacher.
 
         Raises:
             MorphError: what can be seen to be wrong without data.
         """
+        check_distillation(distill, "distill")
+        config = with_flag(custom_config, "distill", distill if distill is None else dict(distill))
+        if not isinstance(config, RuntimeParameter):
+            check_teacher_given(config, teacher is not None)
         shared = training_spec.arguments(
             component="Retrainer",
             examples=examples,
@@ -105,11 +123,12 @@ class Retrainer(base_component.BaseComponent):
             module_path=module_path,
             train_args=train_args,
             eval_args=eval_args,
-            custom_config=with_flag(custom_config, "warm_start", warm_start),
+            custom_config=with_flag(config, "warm_start", warm_start),
         )
         spec = RetrainerSpec(
             **shared,
             structure=structure,
+            teacher=teacher,
             model=types.Channel(type=standard_artifacts.Model),
             model_run=types.Channel(type=standard_artifacts.ModelRun),
         )

@@ -12,6 +12,7 @@ from tfx.orchestration.data_types import RuntimeParameter
 from tfx.utils import json_utils
 
 from morph_core import MorphError
+from morph_core.search.distill import distillation_of
 
 from . import distribution
 
@@ -26,6 +27,8 @@ CUSTOM_CONFIG = {
     "checkpoint_dir": "a directory or URI that survives a killed execution; each execution has a subdirectory there",
     "keep_weights": "true, of a MorphTrainer, to write the search's weights beside the structure",
     "warm_start": "true, of a Retrainer, to start from such weights",
+    "distill": "true, or a dict with 'temperature' and 'weight', of a MorphTrainer that trains to the end: the seed "
+    "teaches what is left of it; of a Retrainer with a teacher, how that is listened to",
     "allow_uncounted": "true, of a MorphTrainer, to search although a cost leaves out layers whose work is not known",
 }
 
@@ -59,21 +62,35 @@ def check_custom_config(config: Any) -> None:
     for name in ("keep_weights", "warm_start", "allow_uncounted"):
         if not isinstance(config.get(name, False), bool):
             raise MorphError(f"custom_config[{name!r}] is {config[name]!r}; expected true or false.")
+    check_distillation(config.get("distill", False), "custom_config['distill']")
     if not isinstance(config.get("hparams") or {}, Mapping):
         raise MorphError(f"custom_config['hparams'] is {config['hparams']!r}; expected a dict for build_model.")
 
 
-def with_flag(custom_config: Any, name: str, wanted: bool) -> Any:
-    """`custom_config` with a flag of the component's own added, if it is wanted.
+def check_distillation(distill: Any, caller: str) -> None:
+    """Raises MorphError unless `distill` is true, false, or a dict of settings that can travel."""
+    unknown = isinstance(distill, Mapping) and set(distill) - {"temperature", "weight"}
+    if unknown or not isinstance(distill, (bool, Mapping, type(None))):
+        raise MorphError(
+            f"{caller} is {distill!r}; expected true, false, or a dict with some of 'temperature' (above 0, 3 by "
+            "default) and 'weight' (of the teacher beside the labels, above 0 and at most 1, 0.5 by default)."
+        )
+    distillation_of(distill, caller)
+
+
+def with_flag(custom_config: Any, name: str, wanted: Any) -> Any:
+    """`custom_config` with a flag or setting of the component's own added, if it is wanted.
 
     Raises:
         MorphError: the configuration has no value yet.
     """
-    if not wanted:
+    if wanted is None or wanted is False:
         return custom_config
     if isinstance(custom_config, RuntimeParameter):
-        raise MorphError(f"{name}=True cannot be added to a custom_config that is a RuntimeParameter: put it in there.")
-    return {**(custom_config or {}), name: True}
+        raise MorphError(
+            f"{name}={wanted!r} cannot be added to a custom_config that is a RuntimeParameter: put it in there."
+        )
+    return {**(custom_config or {}), name: wanted}
 
 
 def _listed(known: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from morph_core.network.trace import input_structure
 from .user_module import UserModule
 
 DEFAULT = "serving_default"
-RAW_TENSORS = "raw_tensors"
+RAW_TENSORS, TRANSFORMED_TENSORS = "raw_tensors", "transformed_tensors"
 
 Features = Mapping[str, Any]
 
@@ -57,8 +57,10 @@ def signatures(model: keras.Model, spec: Any, module: UserModule) -> dict[str, S
     """
     own = _user_signatures(model, spec, module)
     transformed = isinstance(spec, tft.TFTransformOutput)
-    if not transformed and RAW_TENSORS not in own:
-        own[RAW_TENSORS] = _raw_tensors(model)
+    # What the model itself takes, which is also what a Retrainer asks a teacher. No signature takes sparse tensors.
+    plain = TRANSFORMED_TENSORS if transformed else RAW_TENSORS
+    if plain not in own and not (transformed and any(tensor.sparse for tensor in model.inputs)):
+        own[plain] = _tensors(model)
     if DEFAULT not in own:
         own[DEFAULT] = _after_transform(model, spec, module) if transformed else _parsed(model, spec, module)
     for name, entry in own.items():
@@ -149,7 +151,7 @@ def _parsed(model: keras.Model, schema: schema_pb2.Schema, module: UserModule) -
     return Signature(serve, [tf.TensorSpec([None], tf.string, name="examples")])
 
 
-def _raw_tensors(model: keras.Model) -> Signature:
+def _tensors(model: keras.Model) -> Signature:
     """The model's own inputs, by name."""
     inputs = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs]
     names = [tensor.name for tensor in model.inputs]

@@ -8,6 +8,7 @@ one list that begins once and ends once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -109,6 +110,7 @@ class OneRun:
         make_cut: decides the structure and makes its network.
         seen: what the search saw last, for the logs of the rest.
         checkpoints: where they lie, and what must be the same for a run to be continued; None for none.
+        taught: while what it returns for the network is open, that network is trained; for a teacher, see `distill`.
     """
 
     def __init__(
@@ -121,9 +123,11 @@ class OneRun:
         make_cut: Callable[[], Found],
         seen: Callable[[], Mapping[str, float]],
         checkpoints: tuple[Storage, Mapping[str, Any]] | None,
+        taught: Callable[[keras.Model], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._search, self._fit, self._arguments = search, fit, dict(arguments)
         self._looks, self._cut_after, self._make_cut, self._seen = looks, cut_after, make_cut, seen
+        self._taught = taught
         self._epochs = arguments.get("epochs", 1)
         self._verbose = arguments.get("verbose", "auto")
         self._storage, identity = checkpoints or (None, {})
@@ -164,7 +168,8 @@ class OneRun:
             self._cut(over)
         if not over:
             result: Any = self._model
-            self._train_until(self._epochs, result.fit, [_Settled(self._seen()), self._callbacks])
+            with self._taught(result):
+                self._train_until(self._epochs, result.fit, [_Settled(self._seen()), self._callbacks])
         return self._history()
 
     def _check_optimizer(self) -> None:

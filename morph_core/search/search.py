@@ -8,6 +8,7 @@ snapped to the budget and the rest of the training adapts the weights to it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ from .checkpoint import (
     storage_at,
 )
 from .checks import check_plain_steps, check_rebuildable
+from .distill import Distillation, Lesson, check_teacher, distillation_of, of_model
 from .finish import Found, OneRun, cut, last_search_epoch
 from .looks import Looks
 from .memory import Memory, as_json, take_up
@@ -81,9 +83,16 @@ class StructureSearch(keras.Model):
             the smallest such network would not be within half the budget; and 1 with a strength alone.
         search_fraction: the part of the epochs of `fit` that the search takes, to the nearest whole epoch. Below 1, the
             network is then cut to its structure and trained to the end within the same `fit`; see `result`.
-
         allow_uncounted: search for a cost that counts work (FLOPs, latency) even where layers with more than 1 % of the
             parameters are not in it, see `ChannelGraph.uncounted`.
+        distill: with a `search_fraction` below 1, what the network learns after the cut besides the labels: to answer
+            as a teacher does (Hinton et al. 2015, arXiv 1503.02531). A trained `keras.Model` with the seed's inputs and
+            outputs is a teacher, which stays as it is. True: the teacher is the seed with its weights at the cut, all
+            channels open; it has been trained for the search's epochs only, so one that was trained to the end is
+            better. Or a dict with some of "teacher", "temperature" (3 by default), "weight" of the teacher beside the
+            labels (0.5) and "loss", a `keras.distillation` loss. By itself it is, for classes and for yes or no, the
+            divergence of softened answers; for numbers (regression) the mean squared error to the teacher's. The loss
+            that `fit` logs has it in it, that of the validation data has not.
 
     Raises:
         MorphError: the model is subclassed, has a training step of its own, or has a layer that cannot be made anew at
@@ -114,12 +123,17 @@ class StructureSearch(keras.Model):
         min_channels: Counts | None = None,
         search_fraction: float = 1.0,
         allow_uncounted: bool = False,
+        distill: Any = None,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "model", "__class__")}
+        taught = _distillation_after_cut(distill, search_fraction)
+        # To Keras a teacher is no part of the search, which would train and save it.
+        arguments["distill"] = None if taught is None else {"temperature": taught.temperature, "weight": taught.weight}
         with distribution_scope(model):
             # Gates, prices and masks are float32 whatever the seed computes in; its layers cast for themselves.
             super().__init__(name=f"search_{getattr(model, 'name', 'model')}", dtype="float32", autocast=False)
         self._arguments = arguments
+        self._distillation = taught
         self.graph = ChannelGraph.from_model(model)
         plan = plan_of(
             self.graph,
@@ -133,7 +147,11 @@ class StructureSearch(keras.Model):
             search_fraction,
             allow_uncounted,
         )
+        if taught is not None:
+            plan.settings["distill"] = taught.settings()
         check_plain_steps(model)
+        if taught is not None and taught.teacher is not None:
+            check_teacher(taught.teacher, model)
         check_rebuildable(model, plan)
         self._plan, self._gate = plan, plan.gate
         self.seed = model
@@ -257,8 +275,13 @@ class StructureSearch(keras.Model):
                 )
             cut_after = last_search_epoch(fraction, arguments.get("epochs", 1))
             self._memory.seen, self._memory.epoch_length, self._found = {}, None, None
+            taught = self._teaching()
+            if self._distillation is not None and self._distillation.teacher is not None and checkpoint is not None:
+                identity["teacher"] = self._distillation.digest()
             place = None if checkpoint is None else (storage_at(checkpoint), identity)
-            run = OneRun(self, super().fit, arguments, looks, cut_after, self._cut, lambda: self._memory.seen, place)
+            run = OneRun(
+                self, super().fit, arguments, looks, cut_after, self._cut, lambda: self._memory.seen, place, taught
+            )
             return run.train()
         arguments["callbacks"] = [looks, *callback_list(arguments.get("callbacks"))]
         self._memory.seen, self._memory.epoch_length = {}, None
@@ -282,6 +305,16 @@ class StructureSearch(keras.Model):
         structure = self.structure()
         self._found = Found(structure, cut(self, self.seed, structure))
         return self._found
+
+    def _teaching(self) -> Callable[[keras.Model], contextlib.AbstractContextManager[None]]:
+        """What has the network that is cut taught while it is trained; a mistake in what was asked for ends here."""
+        asked = self._distillation
+        if asked is None:
+            return contextlib.nullcontext
+        lesson = Lesson(asked, self.seed, self._compile_config.config)
+        # The seed stays as it was at the cut, and is so again when a run is continued after it.
+        teacher = self.seed if asked.teacher is None else asked.teacher
+        return lambda model: lesson.taught(model, of_model(teacher, model))
 
     def _preface(self) -> list[str]:
         """What to say before training: which gate was chosen, and what stays whole."""
@@ -349,6 +382,13 @@ class StructureSearch(keras.Model):
             raise MorphError(
                 f"A search whose cost is the function '{cost_of(arguments['cost']).name}' cannot be saved as a whole. "
                 "Save its weights (save_weights_only=True), or use fit(..., checkpoint=directory)."
+            )
+        asked = self._distillation
+        if asked is not None and (asked.teacher is not None or asked.loss is not None):
+            raise MorphError(
+                "A search with a teacher or a distillation loss of your own cannot be saved as a whole: the file would "
+                "lack its weights. Save the search's weights (save_weights_only=True), or use "
+                "fit(..., checkpoint=directory)."
             )
         return {"model": keras.saving.serialize_keras_object(self.seed), **arguments}
 
@@ -431,3 +471,14 @@ class StructureSearch(keras.Model):
     def fixed(self) -> dict[str, str]:
         """Why each group that this search leaves as it is stays so; outputs of the model are not listed."""
         return self._steering.fixed()
+
+
+def _distillation_after_cut(distill: Any, search_fraction: Any) -> Distillation | None:
+    """What `distill` asks for; it needs a training after the cut."""
+    asked = distillation_of(distill)
+    if asked is not None and search_fraction == 1:
+        raise MorphError(
+            "distill is about the training after the cut, but with search_fraction=1.0 the search takes all epochs and "
+            "there is none. Give a search_fraction below 1, such as 0.25."
+        )
+    return asked

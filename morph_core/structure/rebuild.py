@@ -74,7 +74,7 @@ def rebuild(model: keras.Model, structure: Structure | str | os.PathLike[str], w
         MorphError: the structure belongs to another network; it was expanded, so that there is nothing to inherit; or a
             layer cannot be made anew.
     """
-    structure = _loaded(structure)
+    structure = loaded(structure)
     if weights not in ("fresh", "inherit"):
         raise MorphError(f"rebuild: weights is {weights!r}; expected 'fresh' or 'inherit'.")
     student, parts = _rebuilt(model, structure, inherits=weights == "inherit")
@@ -164,7 +164,7 @@ def masked(model: keras.Model, structure: Structure | str | os.PathLike[str], in
     Raises:
         MorphError: the structure belongs to another network, or was expanded.
     """
-    structure = _loaded(structure)
+    structure = loaded(structure)
     graph = ChannelGraph.from_model(model)
     _check_inheritable(structure)
     topology = graph.survivors(structure.widths_in(graph) > 0)
@@ -195,8 +195,8 @@ def verify(
     """
     if inputs is None:
         rng = np.random.default_rng(seed)
-        inputs = keras.tree.map_structure(lambda tensor: _random_like(tensor, rng), input_structure(model))
-    structure = _loaded(structure)
+        inputs = keras.tree.map_structure(lambda tensor: random_like(tensor, rng), input_structure(model))
+    structure = loaded(structure)
     student = rebuild(model, structure, weights="inherit")
     worst = 0.0
     pairs = zip(
@@ -213,7 +213,7 @@ def verify(
     return worst
 
 
-def _loaded(structure: Any) -> Structure:
+def loaded(structure: Any) -> Structure:
     """A structure, also of the path of its file."""
     if isinstance(structure, (str, os.PathLike)):
         return Structure.load(structure)
@@ -225,7 +225,7 @@ def _loaded(structure: Any) -> Structure:
     return structure
 
 
-def _random_like(tensor: Any, rng: np.random.Generator) -> np.ndarray:
+def random_like(tensor: Any, rng: np.random.Generator) -> np.ndarray:
     """Two examples for a model's input: numbers from -1 to 1; of integers 0 and 1, which every vocabulary has."""
     shape = (tensor.shape[0] or 2, *(size or 8 for size in tensor.shape[1:]))
     if keras.backend.is_float_dtype(tensor.dtype):
@@ -498,7 +498,7 @@ def _parts(
         if inherits or is_frozen:
             parts += _parts_of_weights(graph, index, layer, alive)
         if inherits:
-            parts += _parts_of_random_states(seed_layer, layer)
+            parts += parts_of_random_states(seed_layer, layer)
     return parts
 
 
@@ -522,7 +522,7 @@ def _parts_of_weights(graph: ChannelGraph, index: int, layer: Any, alive: np.nda
         yield Part(old, new, cut)
 
 
-def _parts_of_random_states(seed_layer: Any, layer: Any) -> Iterator[Part]:
+def parts_of_random_states(seed_layer: Any, layer: Any) -> Iterator[Part]:
     """Where the random numbers of a layer are, which Keras does not count as weights."""
     states = [
         [variable for variable in it.variables if not any(variable is weight for weight in it.weights)]

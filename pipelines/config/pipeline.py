@@ -265,6 +265,11 @@ class PipelineConfig(Section):
     @model_validator(mode="after")
     def _one_run(self) -> PipelineConfig:
         if self.finish == "from_scratch":
+            if self.search.distill is not None:
+                raise ValueError(
+                    "search.distill: the seed teaches the network that is cut and trained to the end in the same run, "
+                    "and with finish: from_scratch there is none. Say finish: in_place (or both), or leave distill out"
+                )
             return self
         if self.budgets is not None:
             raise ValueError(

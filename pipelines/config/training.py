@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from .section import Section, expect_one
 
@@ -41,9 +42,39 @@ class TrainingConfig(Section):
         return self
 
 
+class DistillConfig(Section):
+    """How a network that is cut listens to the seed that it was cut from."""
+
+    temperature: float = Field(
+        3.0, gt=0, description="by which answers about classes are softened, above 0", examples=[3.0]
+    )
+    weight: float = Field(
+        0.5, gt=0, le=1, description="of the teacher beside the labels, above 0 and at most 1", examples=[0.5]
+    )
+
+
+def _from_flag(value: Any) -> Any:
+    """`true` for all settings as they are by default, `false` for none."""
+    if value is True:
+        return {}
+    if value is None or value is False:
+        return None
+    if not isinstance(value, (Mapping, DistillConfig)):
+        raise ValueError(
+            f"true, false or settings are expected, got {value!r}. For example: "
+            "distill: {temperature: 3.0, weight: 0.5}"
+        )
+    return value
+
+
 class SearchConfig(TrainingConfig):
     """The training inside each search."""
 
+    distill: Annotated[DistillConfig | None, BeforeValidator(_from_flag)] = Field(
+        None,
+        description="with finish: in_place or both, the network that is cut also learns to answer as the seed did",
+        examples=["true, or {temperature: 3.0, weight: 0.5}"],
+    )
     keep_weights: bool = Field(
         False, description="write the last search's weights beside its structure", examples=["true"]
     )

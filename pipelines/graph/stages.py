@@ -98,6 +98,7 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
     trainers: list[MorphTrainer] = []
     for cycle, expand_to in enumerate(config.expansions, 1):
         to_the_end = cycle == config.cycles and config.finish != "from_scratch"
+        distill = config.search.distill if to_the_end else None
         trainer = MorphTrainer(
             **data.arguments,
             structure=trainers[-1].outputs["structure"] if trainers else None,
@@ -112,6 +113,7 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
             keep_weights=config.search.keep_weights and cycle == config.cycles,
             finish="in_place" if to_the_end else "from_scratch",
             search_fraction=config.search_fraction if to_the_end else None,
+            distill=False if distill is None else distill.model_dump(),
             **training(config, config.whole_run if to_the_end else config.search, cycle=f"{cycle}/{config.cycles}"),
         ).with_id(f"{name}-{cycle}")
         trainers.append(trainer)

@@ -230,6 +230,38 @@ def test_mixed_precision_is_exported_as_float32(raw_trainer, run):
     assert len(model.variables) == 8
 
 
+# --- the seed as teacher ----------------------------------------------------------------------------------------------
+
+
+def test_the_seed_teaches_what_is_left_of_it(raw_trainer, run):
+    """Its answers are softer than the labels, and the more they weigh the less sure the network becomes."""
+    component = raw_trainer(distill={"temperature": 4.0, "weight": 0.9}, search_fraction=0.5)
+    assert '"distill": {"temperature": 4.0, "weight": 0.9}' in component.exec_properties["custom_config"]
+    structure = StructureExporter(run(component)["structure"]).read()
+    assert structure.settings["distill"] == {"teacher": "the seed at the cut", "temperature": 4.0, "weight": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"distill": True, "finish": "from_scratch"}, r"distill=True with finish='from_scratch': the seed teaches"),
+        ({"distill": "seed"}, r"distill is 'seed'; expected true, false, or a dict with some of 'temperature'"),
+        ({"distill": {"weight": 0}}, r"distill has the weight 0; expected a number"),
+        (
+            {"custom_config": {"epochs": 4, "distill": 3}},
+            r"custom_config\['distill'\] is 3; expected true, false, or a dict",
+        ),
+        (
+            {"custom_config": {"epochs": 4, "distill": True}, "finish": "from_scratch"},
+            r"distill=True with finish='from_scratch'",
+        ),
+    ],
+)
+def test_a_teacher_that_makes_no_sense_is_refused_in_the_constructor(trainer, arguments, message):
+    with pytest.raises(morph.MorphError, match=message):
+        trainer(**arguments)
+
+
 # --- the outputs ------------------------------------------------------------------------------------------------------
 
 

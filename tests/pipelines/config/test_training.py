@@ -17,6 +17,22 @@ from tests.pipelines.config.sample import expect_refusal
             ("search: {epochs: 3, distribution: {strategy: tpu, devices: [TPU:0]}}",),
             ["search.distribution: 'devices' goes with strategy mirrored only"],
         ),
+        (
+            ("finish: in_place", "retrain: {epochs: 9}", "search: {epochs: 3, distill: {weight: 2}}"),
+            ["search.distill.weight: expected less than or equal to 1, got 2 (of the teacher beside the labels"],
+        ),
+        (
+            ("finish: in_place", "retrain: {epochs: 9}", "search: {epochs: 3, distill: {temprature: 2}}"),
+            ["search.distill.temprature: unknown key; did you mean 'temperature'?"],
+        ),
+        (
+            ("finish: in_place", "retrain: {epochs: 9}", "search: {epochs: 3, distill: seed}"),
+            ["search.distill: true, false or settings are expected, got 'seed'. For example: distill: {temperature"],
+        ),
+        (
+            ("search: {epochs: 3, distill: true}",),
+            ["search.distill: the seed teaches the network that is cut", "Say finish: in_place"],
+        ),
         (("retrain: {}",), ["retrain: exactly one of 'epochs' and 'steps' is expected, got neither"]),
     ],
 )

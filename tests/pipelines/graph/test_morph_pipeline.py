@@ -119,6 +119,22 @@ def test_in_place_the_last_search_makes_the_model_and_nothing_is_retrained():
     assert source_of(nodes["LatestBlessedModel"].raw_inputs["candidate"]) == ("MorphTrainer-2", "model")
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("true", {"temperature": 3.0, "weight": 0.5}),
+        ("{temperature: 2.5}", {"temperature": 2.5, "weight": 0.5}),
+        ("false", None),
+    ],
+)
+def test_the_last_search_in_place_has_its_seed_as_teacher(written, expected):
+    text = TEXT.replace("[1.0, 0.5]", "[1.0, null]").replace("steps: 100, batch_size: 16", "epochs: 9, batch_size: 64")
+    text = text.replace("epochs: 3,", f"epochs: 3, distill: {written},")
+    nodes = nodes_of(text + "finish: in_place\n")
+    configs = [json_utils.loads(nodes[f"MorphTrainer-{cycle}"].exec_properties["custom_config"]) for cycle in (1, 2)]
+    assert [config.get("distill") for config in configs] == [None, expected]
+
+
 def test_of_both_models_the_better_one_that_passed_is_pushed():
     text = TEXT.replace("[1.0, 0.5]", "[1.0, null]").replace("steps: 100, batch_size: 16", "epochs: 9, batch_size: 64")
     nodes = nodes_of(text + "finish: both\n")
