@@ -19,6 +19,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.types.system_executions import Train
 
 from morph_core import MorphError
+from morph_core.structure.choices import Multiples
 
 from ..structure_exporter import MorphStructure
 from ..training import spec as training_spec
@@ -110,7 +111,7 @@ class MorphTrainer(base_component.BaseComponent):
         strength: float | RuntimeParameter | None = None,
         gate: str | RuntimeParameter = "auto",
         expand_to: float | RuntimeParameter | None = None,
-        multiple_of: int | Mapping[str, int] | RuntimeParameter | None = None,
+        multiple_of: Multiples | RuntimeParameter | None = None,
         min_channels: int | Mapping[str, int] | RuntimeParameter | None = None,
         train_args: trainer_pb2.TrainArgs | RuntimeParameter | None = None,
         eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
@@ -146,7 +147,8 @@ class MorphTrainer(base_component.BaseComponent):
                 the report says why.
             expand_to: widen the result by one factor until it costs this fraction of the original seed's cost; with
                 several costs, until the first of them does.
-            multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names.
+            multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names;
+                "auto" takes the number from a measured latency.
             min_channels: channels that each layer keeps, unless its branch goes whole; a number or numbers by layer. A
                 `RuntimeParameter` of this and of multiple_of holds JSON, as does one of target or budget that is text.
             train_args: `splits` (default: train) and `num_steps`, the total number of steps.

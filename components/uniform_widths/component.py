@@ -14,7 +14,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import json_utils
 
 from morph_core import MorphError
-from morph_core.structure.choices import check_counts
+from morph_core.structure.choices import Multiples, check_counts
 
 from ..structure_exporter import MorphStructure
 from ..training.custom_config import check_custom_config
@@ -61,7 +61,7 @@ class UniformWidths(base_component.BaseComponent):
         module_file: str | None = None,
         module_path: str | None = None,
         custom_config: dict[str, Any] | None = None,
-        multiple_of: int | Mapping[str, int] | None = None,
+        multiple_of: Multiples | None = None,
         min_channels: int | Mapping[str, int] | None = None,
     ):
         """Constructs the component.
@@ -72,7 +72,8 @@ class UniformWidths(base_component.BaseComponent):
             module_file: path of the user's Python file with `build_model`. Exactly one of module_file and module_path.
             module_path: an importable module with the same function.
             custom_config: `hparams` for `build_model`; other keys are those of the trainers and have no effect.
-            multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names.
+            multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names;
+                "auto" takes the number from a measured latency.
             min_channels: channels that each layer keeps; a number or numbers by layer.
 
         Raises:
