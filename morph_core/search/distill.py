@@ -109,10 +109,10 @@ def distillation_of(asked: Any, caller: str = "distill") -> Distillation | None:
             raise MorphError(f"{caller} has the {name} {value!r}; expected a number {_SETTINGS[name]}.")
     if not isinstance(asked.get("teacher"), (keras.Model, type(None))):
         raise MorphError(f"{caller} has the teacher {asked['teacher']!r}; expected {_SETTINGS['teacher']}.")
-    loss: Any = asked.get("loss")
+    loss = asked.get("loss")
     if loss is not None and not callable(getattr(loss, "compute_loss", None)):
         raise MorphError(f"{caller} has the loss {loss!r}; expected {_SETTINGS['loss']}.")
-    layers = [getattr(loss, name, None) for name in ("teacher_layer_name", "student_layer_name")]
+    layers = [getattr(loss, f"{whose}_layer_name", None) for whose in ("teacher", "student")]
     if any(layers):
         raise MorphError(
             f"{caller} has a {type(loss).__name__} of the layers {layers[0]!r} and {layers[1]!r}, but layers are cut "
