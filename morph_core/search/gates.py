@@ -20,6 +20,7 @@ from keras import ops
 from ..arrays import as_numpy, weight_of
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
+from ..structure.choices import channels_of_each
 from .optimizer import SquaredGradients
 
 
@@ -35,6 +36,7 @@ class Gate:
         optimizer: for those variables; None where there are none.
         closes_early: the channels of the lowest scores are closed all along the schedule, since the gate's numbers do
             not reach zero by themselves in a short search.
+        open: which channels were open at the last look: bool array (units,).
         marginal: what one more channel of each group costs at the widths last looked at: float array (units,).
         takes_strength: whether a fixed strength means something for it.
         unit: what `charged` is measured in when a budget steers the price: float array (units,).
@@ -53,6 +55,7 @@ class Gate:
         self.optimizer: Any = None
         self.unit = np.ones(len(graph.group_of))
         self.marginal = np.ones(len(graph.group_of))
+        self.open = np.ones(len(graph.group_of), dtype=bool)
 
     def build(self, search: keras.Model) -> None:
         """Make the gate's variables, as weights of the search."""
@@ -226,18 +229,26 @@ class GroupLassoGate(Gate):
 class FisherGate(Gate):
     """How much the loss would miss a channel for what it costs: squared gradients at its gate, by marginal cost.
 
-    Formula: `score = mean of (dL/dz)^2 / marginal cost`, where `z` is a gate of value 1 that multiplies the channel and
-    is not learned, and the mean runs over batches (decay 0.98). The squared gradient estimates the loss's curvature
-    along closing the gate (the diagonal of the empirical Fisher information; Theis et al., arXiv 1801.05787). The
-    channels with the lowest scores are closed along the schedule. Nothing is charged in the loss, so the
-    weights train undisturbed; a fixed strength has no meaning here.
+    Formula: `score = mean of (dL/dz)^2 / (marginal cost x width)`, where `z` is a gate of value 1 that multiplies the
+    channel and is not learned, the mean runs over batches (decay 0.98), and the width is that of the channel's group at
+    the moment, in channels of a layer. The squared gradient estimates the loss's curvature along closing the gate (the
+    diagonal of the empirical Fisher information; Theis et al., arXiv 1801.05787). The channels with the lowest scores
+    are closed along the schedule. Nothing is charged in the loss, so the weights train undisturbed; a fixed strength
+    has no meaning here.
 
     Deviations: Theis et al. square the gradient of each example, here it is that of a batch's mean loss, which needs no
     pass of its own; they weigh loss against cost by a factor, here the score is divided by the cost, which needs none.
+    The width is ours: the diagonal says what closing one channel does while all others stay, so it knows nothing of
+    channels that stand in for each other, of which a wide layer has more. Without it, cheap wide layers were kept whole
+    and the others starved.
     """
 
     closes_early = True
     takes_strength = False
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        super().__init__(graph)
+        self._channels = np.array([min(counts) for counts in channels_of_each(graph)])
 
     def build(self, search: keras.Model) -> None:
         self._ones = search.add_weight(
@@ -256,7 +267,9 @@ class FisherGate(Gate):
         return np.ones(len(self.graph.group_of))
 
     def scores(self) -> np.ndarray:
-        return self.optimizer.means(self._ones) / np.maximum(self.marginal, 1e-12)
+        groups = self.graph.group_of
+        widths = np.bincount(groups, self.open, len(self.graph.groups)) * self._channels
+        return self.optimizer.means(self._ones) / np.maximum(self.marginal * np.maximum(widths, 1)[groups], 1e-12)
 
     def alive(self) -> np.ndarray:
         return np.ones(len(self.graph.group_of), dtype=bool)

@@ -116,6 +116,11 @@ class Steering:
         """Whether the structure is decided."""
         return bool(as_numpy(self._switches.frozen) > 0.5)
 
+    def _scores(self) -> np.ndarray:
+        """What each channel is worth: float array (units,)."""
+        self._gate.open = as_numpy(self._switches.kept) > 0.5
+        return self._gate.scores()
+
     def _freeze(self) -> None:
         gates = self._gate.optimizer
         if gates is not None and not (gates.built and int(as_numpy(gates.iterations))):
@@ -136,10 +141,10 @@ class Steering:
     def _snapped(self) -> np.ndarray:
         """The channels that fit the budget; with a fixed strength, those that the gate counts as alive."""
         if self._controller is not None:
-            return snap(self._budget, self._gate.scores(), self._gate.learns, self._choices)
+            return snap(self._budget, self._scores(), self._gate.learns, self._choices)
         alive = self._learned(self._gate.alive(), True)
         best = np.full(len(self._graph.groups), -1, dtype=np.int64)
-        scores = self._gate.scores()
+        scores = self._scores()
         for unit in np.argsort(scores, kind="stable"):
             best[self._graph.group_of[unit]] = unit
         # Reopen, one by one, the best channel of groups without which the output would be dead.
@@ -167,7 +172,7 @@ class Steering:
                         f"The search diverged before step {step}: the weights of layer '{call.name}' are not numbers "
                         "any more. Lower the learning rate, clip gradients (clipnorm), or check the data for NaN."
                     )
-        if not np.isfinite(self._gate.scores()).all():
+        if not np.isfinite(self._scores()).all():
             raise MorphError(
                 f"The search diverged before step {step}: its gates are not numbers any more. Lower the learning rate, "
                 "clip gradients (clipnorm), or check the data for NaN."
@@ -180,7 +185,7 @@ class Steering:
         if not self._gate.closes_early:
             return self._learned(self._gate.openness() > 0.5, True)
         due = self._budget.at(self._controller.scheduled(progress))
-        kept = snap(due, self._gate.scores(), self._gate.learns, self._choices, trade=False)
+        kept = snap(due, self._scores(), self._gate.learns, self._choices, trade=False)
         self.keep(kept)
         return kept
 

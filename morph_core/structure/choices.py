@@ -89,7 +89,7 @@ def choices_of(
     Raises:
         MorphError: a number is no whole number of at least 1, or a name is none of a layer that can be pruned.
     """
-    each = _channels_of_each(graph)
+    each = channels_of_each(graph)
     floors = np.maximum(np.ceil(graph.seed_widths * floor - 1e-9), 1).astype(np.int64)
     for group, wanted in _by_group(graph, "min_channels", min_channels, caller).items():
         floors[group] = math.ceil(wanted / min(each[group]))
@@ -160,7 +160,7 @@ def check_counts(name: str, counts: Any, caller: str = "") -> None:
             raise MorphError(f"{caller}{where} is {count!r}; expected a whole number of channels, at least 1.")
 
 
-def _channels_of_each(graph: ChannelGraph) -> list[set[int]]:
+def channels_of_each(graph: ChannelGraph) -> list[set[int]]:
     """For each group, how many channels of a layer that makes it one of its own stands for; may differ by layer."""
     found: list[set[int]] = []
     for index, group in enumerate(graph.groups):

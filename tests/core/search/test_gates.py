@@ -113,6 +113,30 @@ def test_fisher_sees_one_gradient_through_all_readers_of_a_channel():
     assert means == pytest.approx(0.02 * np.square(slope), rel=1e-3)
 
 
+@pytest.mark.parametrize("cost", ["flops", "params"])
+def test_fisher_divides_by_the_cost_and_by_the_channels_that_are_left(monkeypatch, cost):
+    """With equal gradients everywhere, what a channel scores is told by its marginal cost and its group's width."""
+    tokens = keras.Input((6, 16))
+    attended = layers.MultiHeadAttention(4, 8, name="attend")(tokens, tokens)
+    hidden = layers.Dense(24, activation="relu", name="hidden")(attended)
+    model = keras.Model(tokens, layers.Dense(3, name="head")(layers.GlobalAveragePooling1D()(hidden)))
+    search = morph.StructureSearch(model, cost=cost, target=0.9, gate="fisher")
+    graph, gate = search.graph, search._gate
+    monkeypatch.setattr(gate.optimizer, "means", lambda variable: np.ones(len(graph.group_of)))
+    of = {group.name: graph.group_of == index for index, group in enumerate(graph.groups)}
+    search.update(0.0)
+    heads = next(name for name in of if "attend" in name and graph.prunable[list(of).index(name)])
+    scores = gate.scores()
+    per_cost = gate.marginal
+    assert scores[of["hidden"]] * per_cost[of["hidden"]] == pytest.approx(1 / 24)
+    assert scores[of[heads]] * per_cost[of[heads]] == pytest.approx(1 / (4 * 8))
+    kept = of["hidden"].copy()
+    kept[np.flatnonzero(of["hidden"])[6:]] = False
+    gate.open = np.where(of["hidden"], kept, True)
+    assert gate.scores()[of["hidden"]] == pytest.approx(4 * scores[of["hidden"]])
+    assert gate.scores()[of[heads]] == pytest.approx(scores[of[heads]])
+
+
 def excited():
     """A residual block, and a branch that scales the channels by numbers of their own (squeeze and excite)."""
     image = keras.Input((8, 8, 3))
