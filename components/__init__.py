@@ -7,6 +7,8 @@ artifact all others exchange, imports no other component either.
 """
 
 try:
+    from .artifacts.calibration import DeviceCalibration
+    from .calibrator import DeviceCalibrator
     from .exporter import ExportedModel, Exporter
     from .frontier import Frontier, MorphFrontier
     from .morph_trainer import MorphTrainer
@@ -24,6 +26,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = [
+    "DeviceCalibration",
+    "DeviceCalibrator",
     "ExportedModel",
     "Exporter",
     "Frontier",

@@ -16,6 +16,7 @@ import morph_core as morph
 from morph_core.cost.costs import unit_of, written
 from morph_core.search.checkpoint import Storage
 
+from ..artifacts.calibration import measured_device
 from ..artifacts.staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
 from ..training import checkpoints, distribution, loop, serving, trained_model
@@ -56,7 +57,8 @@ class Executor(base_executor.BaseExecutor):
         """Searches, and writes the structure and, where it was trained to the end, the model.
 
         Args:
-            input_dict: `examples`, `transform_graph` or `schema`, maybe `hyperparameters` and `seed_structure`.
+            input_dict: `examples`, `transform_graph` or `schema`, maybe `hyperparameters`, `seed_structure` and
+                `calibration`.
             output_dict: `structure` and `model_run`; `model` where exec_properties have a `search_fraction`.
             exec_properties: those of `MorphTrainerSpec`.
 
@@ -64,7 +66,10 @@ class Executor(base_executor.BaseExecutor):
             MorphError: what was given cannot be searched; raised before training starts, and nothing stays behind.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        goal = Goal.from_properties(exec_properties).check()
+        device = measured_device(input_dict.get("calibration"))
+        goal = Goal.from_properties(exec_properties).check(calibrated=device is not None)
+        if device is not None:
+            goal = goal.on_device(device)
         exporter = StructureExporter(artifact_utils.get_single_instance(output_dict["structure"]))
         config = custom_config_of(exec_properties)
         with (
@@ -120,8 +125,9 @@ def _search(
     """Trains; the network is that of the end of the training or, to keep the weights of a search, of its end."""
     to_the_end = goal.search_fraction is not None
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
-    seed_costs = {cost: graph.cost(cost) for cost in goal.amounts}
-    start_costs = {cost: graph.cost(cost, first) for cost in goal.amounts}
+    costs = [cost for cost, _ in goal.costs.values()]
+    seed_costs = {cost.name: graph.cost(cost) for cost in costs}
+    start_costs = {cost.name: graph.cost(cost, first) for cost in costs}
     model = seed if first is None else morph.rebuild(seed, first, weights="fresh")
     removed = first.removed["layers"] if first is not None else []
     search = morph.StructureSearch(
@@ -153,8 +159,8 @@ def _search(
     if first is not None:
         structure = morph.chain(first, structure)
     if goal.expand_to is not None:
-        fractions = {cost: float(goal.expand_to) for cost in goal.amounts}
-        structure = morph.expand(structure, graph, target=fractions, multiple_of=goal.multiple_of or 1)
+        fractions = dict.fromkeys(goal.costs, float(goal.expand_to))
+        structure = morph.expand(structure, graph, goal.cost, target=fractions, multiple_of=goal.multiple_of or 1)
     # The user's own words, where the search of a later cycle was given the budget of its smaller network.
     return _Outcome(dataclasses.replace(structure, goal=goal.asked), network, results)
 
