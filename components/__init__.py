@@ -1,4 +1,5 @@
-"""TFX components that search for a structure, export it, find it again, retrain it, and compare what came of it.
+"""TFX components that measure a device, search for a structure, export it, find it again, retrain it, compare what came
+of it, and write it for devices.
 
 Each component has a folder with its interface, its executor and its artifact type. Two folders are none: `artifacts`
 and, above it, `training` hold what several components share, and import no component. `structure_exporter`, whose
@@ -6,6 +7,9 @@ artifact all others exchange, imports no other component either.
 """
 
 try:
+    from .artifacts.calibration import DeviceCalibration
+    from .calibrator import DeviceCalibrator
+    from .exporter import ExportedModel, Exporter
     from .frontier import Frontier, MorphFrontier
     from .morph_trainer import MorphTrainer
     from .pushed_structure import PushedStructure
@@ -22,6 +26,10 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = [
+    "DeviceCalibration",
+    "DeviceCalibrator",
+    "ExportedModel",
+    "Exporter",
     "Frontier",
     "MorphFrontier",
     "MorphStructure",

@@ -2,6 +2,8 @@
 
 import morph_core as morph
 
+from .calibration import LATENCY
+
 
 def goal_properties(structure: morph.Structure) -> dict[str, str | float]:
     """What was asked of the search, as flat names: `cost`, `target` (or `budget`, `strength`), `gate`, `expand_to`.
@@ -31,3 +33,15 @@ def cost_properties(structure: morph.Structure) -> dict[str, float]:
         properties[f"{name}_structure"] = float(cost["structure"])
         properties[f"{name}_fraction"] = float(cost["structure"] / cost["seed"])
     return properties
+
+
+def counted_as(cost: str, structure: morph.Structure) -> str:
+    """The name under which a structure has counted a cost; of "latency" by itself, that of its one device.
+
+    Raises:
+        MorphError: there is no such cost.
+    """
+    if cost != LATENCY:
+        return morph.cost_of(cost).name
+    found = [name for name in structure.costs if name.startswith(f"{LATENCY}:")]
+    return found[0] if len(found) == 1 else LATENCY

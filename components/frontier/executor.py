@@ -19,6 +19,7 @@ from morph_core.report.frontier import Frontier, Point
 from ..artifacts.evaluation import measured
 from ..artifacts.properties import custom_properties, set_custom_properties
 from ..artifacts.staging import complete_or_absent
+from ..artifacts.structure_properties import counted_as
 from ..structure_exporter import StructureExporter
 
 FRONTIER_FILE, REPORT_FILE, PICTURE_FILE = "frontier.json", "report.html", "frontier.svg"
@@ -47,9 +48,10 @@ class Executor(base_executor.BaseExecutor):
         artifacts = {name: artifact_utils.get_single_instance(found) for name, found in input_dict.items() if found}
         outputs = {name: artifact_utils.get_single_instance(found) for name, found in output_dict.items()}
         branches = json.loads(exec_properties["branches"])
+        cost = counted_as(exec_properties["cost"], StructureExporter(artifacts["structure_0"]).read())
         points, metrics = [], []
         for number, branch in enumerate(branches):
-            point, metric = _point(branch, number, artifacts, morph.cost_of(exec_properties["cost"]).name)
+            point, metric = _point(branch, number, artifacts, cost)
             points.append(point)
             metrics.append(metric)
         if len(set(metrics)) != 1:
@@ -59,7 +61,7 @@ class Executor(base_executor.BaseExecutor):
             )
         frontier = Frontier(
             tuple(points),
-            cost=morph.cost_of(exec_properties["cost"]).name,
+            cost=cost,
             metric=metrics[0],
             higher_is_better=bool(exec_properties["higher_is_better"]),
             min_accuracy=exec_properties.get("min_accuracy"),

@@ -21,6 +21,7 @@ from tfx.types.system_executions import Train
 from morph_core import MorphError
 from morph_core.structure.choices import Multiples
 
+from ..artifacts.calibration import DeviceCalibration
 from ..structure_exporter import MorphStructure
 from ..training import spec as training_spec
 from ..training.custom_config import check_distillation, with_flag
@@ -49,7 +50,11 @@ class MorphTrainerSpec(ComponentSpec):
         "search_fraction": ExecutionParameter(type=float, optional=True),
     }
     # Inputs and outputs share one name space, so the structure to start from cannot be called "structure" too.
-    INPUTS: ClassVar = {**training_spec.INPUTS, "seed_structure": ChannelParameter(type=MorphStructure, optional=True)}
+    INPUTS: ClassVar = {
+        **training_spec.INPUTS,
+        "seed_structure": ChannelParameter(type=MorphStructure, optional=True),
+        "calibration": ChannelParameter(type=DeviceCalibration, optional=True),
+    }
     OUTPUTS: ClassVar = {
         "structure": ChannelParameter(type=MorphStructure),
         "model_run": ChannelParameter(type=standard_artifacts.ModelRun),
@@ -105,6 +110,7 @@ class MorphTrainer(base_component.BaseComponent):
         module_path: str | RuntimeParameter | None = None,
         structure: types.BaseChannel | None = None,
         hyperparameters: types.BaseChannel | None = None,
+        calibration: types.BaseChannel | None = None,
         cost: str | RuntimeParameter = "flops",
         target: float | Mapping[str, float] | RuntimeParameter | None = None,
         budget: float | Mapping[str, float] | RuntimeParameter | None = None,
@@ -134,8 +140,11 @@ class MorphTrainer(base_component.BaseComponent):
             structure: channel of `MorphStructure` to start from: the cycle before this one.
             hyperparameters: channel of `HyperParameters` from a Tuner; its values go to `build_model`, over those of
                 custom_config["hparams"].
-            cost: what to bring down: `"flops"` (a multiply-add counts as 2), `"params"`, `"activation_memory"`, or
-                `"latency:v100"`, where the device is one of `morph_core.DEVICES` or the path of a calibration file.
+            calibration: channel of `DeviceCalibration`, from a DeviceCalibrator: `"latency"` by itself is then what was
+                measured there.
+            cost: what to bring down: `"flops"` (a multiply-add counts as 2), `"params"`, `"activation_memory"`,
+                `"latency"` with a calibration, or `"latency:v100"`, where the device is one of `morph_core.DEVICES` or
+                the path of a calibration file.
             target: fraction of the original seed's cost that may remain, in (0, 1], or several by name of cost, such as
                 `{"flops": 0.5, "params": 0.6}`, all of which are kept. At most one of target and budget.
             budget: the same as absolute numbers. `{"latency_ms": 3.0}` is about the device in
@@ -169,7 +178,8 @@ class MorphTrainer(base_component.BaseComponent):
             MorphError: what can be seen to be wrong without data.
         """
         fraction = in_place.fraction_asked_for(finish, search_fraction)
-        goal = Goal(cost, target, budget, strength, gate, expand_to, multiple_of, min_channels, fraction).check()
+        goal = Goal(cost, target, budget, strength, gate, expand_to, multiple_of, min_channels, fraction)
+        goal.check(calibrated=calibration is not None)
         check_distillation(distill, "distill")
         taught = with_flag(custom_config, "distill", dict(distill) if isinstance(distill, Mapping) else distill)
         shared = training_spec.arguments(
@@ -190,6 +200,7 @@ class MorphTrainer(base_component.BaseComponent):
             **shared,
             **goal.properties(),
             seed_structure=structure,
+            calibration=calibration,
             structure=types.Channel(type=MorphStructure),
             model_run=types.Channel(type=standard_artifacts.ModelRun),
             model=None if fraction is None else types.Channel(type=standard_artifacts.Model),

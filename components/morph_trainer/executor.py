@@ -17,6 +17,7 @@ from morph_core.cost.costs import unit_of, written
 from morph_core.report.wording import measured_in_words
 from morph_core.search.checkpoint import Storage
 
+from ..artifacts.calibration import measured_device
 from ..artifacts.staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
 from ..training import checkpoints, distribution, loop, serving, trained_model
@@ -59,7 +60,8 @@ class Executor(base_executor.BaseExecutor):
         """Searches, and writes the structure and, where it was trained to the end, the model.
 
         Args:
-            input_dict: `examples`, `transform_graph` or `schema`, maybe `hyperparameters` and `seed_structure`.
+            input_dict: `examples`, `transform_graph` or `schema`, maybe `hyperparameters`, `seed_structure` and
+                `calibration`.
             output_dict: `structure` and `model_run`; `model` where exec_properties have a `search_fraction`.
             exec_properties: those of `MorphTrainerSpec`.
 
@@ -67,7 +69,10 @@ class Executor(base_executor.BaseExecutor):
             MorphError: what was given cannot be searched; raised before training starts, and nothing stays behind.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        goal = Goal.from_properties(exec_properties).check()
+        device = measured_device(input_dict.get("calibration"))
+        goal = Goal.from_properties(exec_properties).check(calibrated=device is not None)
+        if device is not None:
+            goal = goal.on_device(device)
         exporter = StructureExporter(artifact_utils.get_single_instance(output_dict["structure"]))
         config = custom_config_of(exec_properties)
         with (
@@ -126,8 +131,9 @@ def _search(
     """Trains; the network is that of the end of the training or, to keep the weights of a search, of its end."""
     to_the_end = goal.search_fraction is not None
     first = StructureExporter(artifact_utils.get_single_instance(start)).read(graph) if start else None
-    seed_costs = {cost.name: graph.cost(cost) for cost in goal.costs.values()}
-    start_costs = {cost.name: graph.cost(cost, first) for cost in goal.costs.values()}
+    costs = [cost for cost, _ in goal.costs.values()]
+    seed_costs = {cost.name: graph.cost(cost) for cost in costs}
+    start_costs = {cost.name: graph.cost(cost, first) for cost in costs}
     model = seed if first is None else morph.rebuild(seed, first, weights="fresh")
     removed = first.removed["layers"] if first is not None else []
     search = morph.StructureSearch(
@@ -163,8 +169,7 @@ def _search(
         structure = morph.chain(first, structure)
         # The structure to start from may have been found by other costs.
         sought = {
-            cost.name: {"seed": seed_costs[cost.name], "structure": graph.cost(cost, structure)}
-            for cost in goal.costs.values()
+            cost.name: {"seed": seed_costs[cost.name], "structure": graph.cost(cost, structure)} for cost in costs
         }
         structure = dataclasses.replace(structure, costs={**structure.costs, **sought})
     if goal.expand_to is not None:
@@ -185,7 +190,7 @@ def _write_model(
 
 def _measured(seed: keras.Model, structure: morph.Structure, goal: Goal) -> morph.Structure:
     """The structure, with what the clock says of it where the goal is a latency that was measured on this machine."""
-    calibration = next((cost.calibration for cost in goal.costs.values() if cost.calibration is not None), None)
+    calibration = next((cost.calibration for cost, _ in goal.costs.values() if cost.calibration is not None), None)
     if calibration is None:
         return structure
     try:

@@ -14,9 +14,12 @@ from typing import Any
 from tfx.orchestration.data_types import RuntimeParameter
 
 import morph_core as morph
+from morph_core.cost.costs import Cost, on_device
 from morph_core.search.gates import check_gate
 from morph_core.structure.budget import amounts_by_cost
 from morph_core.structure.choices import check_counts
+
+from ..artifacts.calibration import check_calibrated
 
 # Amounts by name have a property of their own beside the one for a number; numbers of channels are JSON always.
 _BY_NAME = {"target": "target_by_cost", "budget": "budget_by_cost"}
@@ -77,15 +80,22 @@ class Goal:
                 properties[name] = float(value) if isinstance(value, int) else value
         return properties
 
-    def check(self) -> "Goal":
+    def check(self, calibrated: bool = False) -> "Goal":
         """Returns the goal itself.
+
+        Args:
+            calibrated: whether "latency" by itself is that of a device whose calibration is known later.
 
         Raises:
             MorphError: an unknown name, a number out of its range, both target and budget, or none of them and no
                 strength.
         """
+        if not any(isinstance(value, RuntimeParameter) for value in (self.cost, self.target, self.budget)):
+            check_calibrated("MorphTrainer", calibrated, self.cost, self.target, self.budget)
+        # Any device will do, to see that the rest is right.
+        named = self.on_device("cpu") if calibrated else self
         if _known(self.cost):
-            morph.cost_of(str(self.cost))
+            morph.cost_of(str(named.cost))
         if _known(self.gate):
             check_gate(self.gate)
         given = {
@@ -100,7 +110,7 @@ class Goal:
             )
         for name in ("target", "budget"):
             if isinstance(given.get(name), Mapping) and _known(self.cost):
-                amounts_by_cost(name, given[name], str(self.cost))
+                amounts_by_cost(name, getattr(named, name), str(named.cost))
             elif not isinstance(given.get(name), Mapping):
                 _check_number(name, given.get(name))
         for name in ("strength", "expand_to"):
@@ -129,24 +139,28 @@ class Goal:
             )
         return self
 
-    @property
-    def amounts(self) -> dict[str, float]:
-        """What is asked of each cost, by its name: fractions or absolute; for a strength, the cost with a 1."""
-        if self.target is None and self.budget is None:
-            return {morph.cost_of(self.cost).name: 1.0}
-        name = "budget" if self.target is None else "target"
-        return {cost.name: amount for cost, amount in amounts_by_cost(name, getattr(self, name), self.cost)}
+    def on_device(self, device: str) -> "Goal":
+        """The same, where "latency" by itself means that of this device: a name, or the path of a calibration."""
+        words = {name: on_device(getattr(self, name), device) for name in ("cost", "target", "budget")}
+        return dataclasses.replace(self, **words)
 
     @property
-    def costs(self) -> dict[str, morph.Cost]:
-        """The costs that amounts are about, by what the user calls them; a measured one is called by its file."""
+    def costs(self) -> dict[str, tuple[Cost, float]]:
+        """The costs that are asked about, and how much of each: fractions or absolute; for a strength, a 1.
+
+        By the words in which they were asked about; a device's file is found by these, and not by the cost's name.
+        """
         if self.target is None and self.budget is None:
-            return {self.cost: morph.cost_of(self.cost)}
+            return {str(self.cost): (morph.cost_of(self.cost), 1.0)}
         name = "budget" if self.target is None else "target"
-        given = getattr(self, name)
-        labels = list(given) if isinstance(given, Mapping) else [self.cost]
-        found = amounts_by_cost(name, given, self.cost)
-        return {label: cost for label, (cost, _) in zip(labels, found, strict=True)}
+        asked = getattr(self, name)
+        words = list(asked) if isinstance(asked, Mapping) else [str(self.cost)]
+        return dict(zip(words, amounts_by_cost(name, asked, self.cost), strict=True))
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What is asked of each cost, by its name."""
+        return {cost.name: amount for cost, amount in self.costs.values()}
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -184,17 +198,21 @@ class Goal:
         name = "budget" if self.target is None else "target"
         if start == seed:
             return {**chosen, name: getattr(self, name)}
-        allowed = {cost: amount * (seed[cost] if name == "target" else 1.0) for cost, amount in self.amounts.items()}
-        if all(allowed[cost] >= start[cost] for cost in allowed):
-            limits = " and ".join(f"{allowed[cost]:.4g} {cost}" for cost in allowed)
+        limits = {
+            word: (cost.name, amount * (seed[cost.name] if name == "target" else 1.0))
+            for word, (cost, amount) in self.costs.items()
+        }
+        if all(most >= start[cost] for cost, most in limits.values()):
+            allows = " and ".join(f"{most:.4g} {cost}" for cost, most in limits.values())
             needs = " and ".join(
-                f"{start[cost]:.4g} ({start[cost] / seed[cost]:.1%} of the seed's {seed[cost]:.4g})" for cost in allowed
+                f"{start[cost]:.4g} ({start[cost] / seed[cost]:.1%} of the seed's {seed[cost]:.4g})"
+                for cost, _ in limits.values()
             )
             raise morph.MorphError(
-                f"{name}={getattr(self, name)!r} allows {limits}, but the structure to start from needs only {needs}, "
+                f"{name}={getattr(self, name)!r} allows {allows}, but the structure to start from needs only {needs}, "
                 "so there is nothing to search. Lower it, or give the cycle before this one expand_to=1.0."
             )
-        return {**chosen, "budget": {label: allowed[cost.name] for label, cost in self.costs.items()}}
+        return {**chosen, "budget": {word: most for word, (_, most) in limits.items()}}
 
 
 def _from_json(name: str, text: Any) -> Any:

@@ -16,10 +16,10 @@ from tfx.types.artifact import Artifact
 import morph_core as morph
 from morph_core import report
 
+from ..artifacts import weights
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..artifacts.structure_properties import cost_properties, goal_properties
-from . import weights
 
 STRUCTURE_FILE = "structure.json"
 REPORT_FILE = "report.html"
@@ -124,7 +124,7 @@ class StructureExporter:
             )
         with fileio.open(path, "rb") as file:
             content = file.read()
-        weights.unpack_into(model, content, source=path)
+        weights.unpack_into(model, content, path, "run MorphTrainer again, or train without warm_start")
 
     def _describe(self, structure: morph.Structure) -> None:
         properties: dict[str, str | int | float] = {

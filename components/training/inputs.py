@@ -99,19 +99,10 @@ def read(input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str,
     Raises:
         MorphError: something in them cannot be used; the message says what.
     """
-    config = custom_config_of(exec_properties)
-    check_custom_config(config)
-    module = user_module.load(exec_properties)
-    hparams = {**(config.get("hparams") or {}), **_tuned(input_dict.get("hyperparameters"))}
-    for role, message in (("train_args", trainer_pb2.TrainArgs()), ("eval_args", trainer_pb2.EvalArgs())):
-        proto_utils.json_to_proto(exec_properties[role], message)
-        for split in message.splits or [role.removesuffix("_args")]:
-            _check_split(input_dict["examples"], split, role)
-    files = fn_args_utils.get_common_fn_args(dict(input_dict), dict(exec_properties))
-    spec = _spec(files)
-    batch_size = config.get("batch_size") or DEFAULT_BATCH_SIZE
+    given = _given(input_dict, exec_properties, ("train_args", "eval_args"))
+    module, files, config = given.module, given.files, given.config
     train, evaluation = (
-        distribution.shared_by_record(module.dataset(split, files.data_accessor, spec, batch_size))
+        distribution.shared_by_record(given.dataset(split, config.get("batch_size") or DEFAULT_BATCH_SIZE))
         for split in (files.train_files, files.eval_files)
     )
     if files.eval_steps:
@@ -121,14 +112,68 @@ def read(input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str,
     epochs, steps_per_epoch = _steps(module, train, files.train_steps, config.get("epochs"))
     return TrainingInputs(
         module=module,
-        hparams=hparams,
-        spec=spec,
+        hparams=given.hparams,
+        spec=given.spec,
         train=train.repeat(),
         evaluation=evaluation,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         cycle=str(config.get("cycle") or ""),
     )
+
+
+def read_evaluation(
+    input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str, Any], batch_size: int = DEFAULT_BATCH_SIZE
+) -> tuple[user_module.UserModule, dict[str, Any], tf.data.Dataset]:
+    """Reads what a component needs that trains nothing: the module, the hyperparameters, and examples to try.
+
+    Args:
+        input_dict: as `read` takes it.
+        exec_properties: with `eval_args`, `custom_config`, and `module_path` or `module_file`.
+        batch_size: of the dataset.
+
+    Returns:
+        The user's functions, what `build_model` is to be called with, and batches of (features, label) of the
+        evaluation split.
+
+    Raises:
+        MorphError: something in them cannot be used; the message says what.
+    """
+    # TFX wants to know both splits.
+    properties = {**exec_properties, "train_args": exec_properties["eval_args"]}
+    given = _given(input_dict, properties, ("eval_args",))
+    return given.module, given.hparams, given.dataset(given.files.eval_files, batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What a component was given, looked at, and no split read yet."""
+
+    module: user_module.UserModule
+    hparams: dict[str, Any]
+    config: dict[str, Any]
+    files: fn_args_utils.FnArgs
+    spec: Spec
+
+    def dataset(self, split: list[str], batch_size: int) -> tf.data.Dataset:
+        return self.module.dataset(split, self.files.data_accessor, self.spec, batch_size)
+
+
+def _given(
+    input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str, Any], roles: Iterable[str]
+) -> _Given:
+    config = custom_config_of(exec_properties)
+    check_custom_config(config)
+    module = user_module.load(exec_properties)
+    hparams = {**(config.get("hparams") or {}), **_tuned(input_dict.get("hyperparameters"))}
+    messages = {"train_args": trainer_pb2.TrainArgs, "eval_args": trainer_pb2.EvalArgs}
+    for role in roles:
+        message = messages[role]()
+        proto_utils.json_to_proto(exec_properties[role], message)
+        for split in message.splits or [role.removesuffix("_args")]:
+            _check_split(input_dict["examples"], split, role)
+    files = fn_args_utils.get_common_fn_args(dict(input_dict), dict(exec_properties))
+    return _Given(module, hparams, config, files, _spec(files))
 
 
 def _spec(files: fn_args_utils.FnArgs) -> Spec:

@@ -1,23 +1,34 @@
 """The `Model` artifact that a training ends with: the SavedModel, what it carries, and what its properties say.
 
 Both components that train to the end write it here, so that whatever stands behind them in a pipeline need not know
-which of them it was.
+which of them it was. The SavedModel answers clients and takes what they send; who wants the network alone, for a
+device, makes it again from the user's module, the structure and the weights:
+
+```
+Format-Serving/                               the SavedModel, which Pusher copies
+Format-Serving/assets.extra/structure.json    the structure, with what else a pushed model carries (`model_assets`)
+Network/weights.npz                           the trained network's weights (`weights`), which are not pushed
+```
 """
 
+import os
 from collections.abc import Mapping
 
 import keras
+from tfx.dsl.io import fileio
 from tfx.types.artifact import Artifact
 from tfx.utils import path_utils
 
 import morph_core as morph
 
-from ..artifacts import model_assets
+from ..artifacts import model_assets, weights
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..artifacts.structure_properties import cost_properties, goal_properties
 from . import serving
 from .inputs import Spec
+
+WEIGHTS_FILE = "Network/weights.npz"
 
 
 def write(
@@ -45,6 +56,7 @@ def write(
         saved_model = path_utils.serving_model_dir(directory)
         serving.export(model, signatures, saved_model)
         model_assets.write(saved_model, structure, spec, measured)
+        _write_weights(model, os.path.join(directory, WEIGHTS_FILE))
     set_custom_properties(
         artifact,
         {
@@ -55,3 +67,42 @@ def write(
             **measured,
         },
     )
+
+
+def read_network(artifact: Artifact, seed: keras.Model) -> tuple[keras.Model, morph.Structure]:
+    """The trained network of a `Model` that `write` filled, as Keras has it, and its structure.
+
+    It is built by the user's own code, and numbers are all that is read: neither code nor a pickle.
+
+    Args:
+        artifact: the `Model`.
+        seed: what the user's module builds, with the hyperparameters of the training.
+
+    Raises:
+        MorphError: the model carries no structure or no weights, or they are not of this network.
+    """
+    saved_model = path_utils.serving_model_path(artifact.uri)
+    text = model_assets.read(saved_model, model_assets.STRUCTURE_FILE)
+    path = os.path.join(artifact.uri, WEIGHTS_FILE)
+    missing = [
+        name
+        for name, there in ((model_assets.STRUCTURE_FILE, text is not None), (WEIGHTS_FILE, fileio.exists(path)))
+        if not there
+    ]
+    if text is None or missing:
+        raise morph.MorphError(
+            f"The network of the model in {artifact.uri} cannot be made again: it carries no "
+            f"{' and no '.join(missing)}. Expected the output 'model' of a Retrainer or of a MorphTrainer with "
+            "finish='in_place'; train it again if it is one of an earlier version."
+        )
+    structure = morph.Structure.from_json(text, source=os.path.join(saved_model, model_assets.STRUCTURE_FILE))
+    network = morph.rebuild(seed, structure, weights="fresh")
+    with fileio.open(path, "rb") as file:
+        weights.unpack_into(network, file.read(), path, "train the model again")
+    return network, structure
+
+
+def _write_weights(model: keras.Model, path: str) -> None:
+    fileio.makedirs(os.path.dirname(path))
+    with fileio.open(path, "wb") as file:
+        file.write(weights.packed(model))

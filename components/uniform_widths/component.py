@@ -16,6 +16,7 @@ from tfx.utils import json_utils
 from morph_core import MorphError
 from morph_core.structure.choices import Multiples, check_counts
 
+from ..artifacts.calibration import DeviceCalibration, check_calibrated
 from ..structure_exporter import MorphStructure
 from ..training.custom_config import check_custom_config
 from ..training.user_module import package_user_module
@@ -23,7 +24,7 @@ from .executor import Executor
 
 
 class UniformWidthsSpec(ComponentSpec):
-    """Outputs and parameters of `UniformWidths`."""
+    """Inputs, outputs and parameters of `UniformWidths`."""
 
     PARAMETERS: ClassVar = {
         "module_file": ExecutionParameter(type=str, optional=True),
@@ -34,7 +35,7 @@ class UniformWidthsSpec(ComponentSpec):
         "multiple_of": ExecutionParameter(type=str, optional=True),
         "min_channels": ExecutionParameter(type=str, optional=True),
     }
-    INPUTS: ClassVar = {}
+    INPUTS: ClassVar = {"calibration": ChannelParameter(type=DeviceCalibration, optional=True)}
     OUTPUTS: ClassVar = {"structure": ChannelParameter(type=MorphStructure)}
 
 
@@ -63,6 +64,7 @@ class UniformWidths(base_component.BaseComponent):
         custom_config: dict[str, Any] | None = None,
         multiple_of: Multiples | None = None,
         min_channels: int | Mapping[str, int] | None = None,
+        calibration: types.BaseChannel | None = None,
     ):
         """Constructs the component.
 
@@ -75,6 +77,7 @@ class UniformWidths(base_component.BaseComponent):
             multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names;
                 "auto" takes the number from a measured latency.
             min_channels: channels that each layer keeps; a number or numbers by layer.
+            calibration: channel of `DeviceCalibration`, whose device `cost="latency"` is about.
 
         Raises:
             MorphError: neither or both of `module_file` and `module_path`, or a number out of range.
@@ -87,6 +90,7 @@ class UniformWidths(base_component.BaseComponent):
         if not 0 < target <= 1:
             raise MorphError(f"UniformWidths: target is {target}; expected a fraction above 0 and at most 1.")
         check_custom_config(custom_config)
+        check_calibrated("UniformWidths", calibration is not None, cost)
         counts = {"multiple_of": multiple_of, "min_channels": min_channels}
         given = {name: count for name, count in counts.items() if count is not None}
         for name, count in given.items():
@@ -98,6 +102,7 @@ class UniformWidths(base_component.BaseComponent):
             cost=cost,
             target=float(target),
             **{name: json.dumps(dict(count) if isinstance(count, Mapping) else count) for name, count in given.items()},
+            calibration=calibration,
             structure=types.Channel(type=MorphStructure),
         )
         super().__init__(spec=spec)

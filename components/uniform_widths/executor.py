@@ -8,7 +8,9 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 
 import morph_core as morph
+from morph_core.cost.costs import on_device
 
+from ..artifacts.calibration import measured_device
 from ..structure_exporter import StructureExporter
 from ..training import user_module
 from ..training.custom_config import custom_config_of
@@ -26,7 +28,7 @@ class Executor(base_executor.BaseExecutor):
         """Writes the structure.
 
         Args:
-            input_dict: empty.
+            input_dict: maybe `calibration`.
             output_dict: `structure`.
             exec_properties: those of `UniformWidthsSpec`.
 
@@ -36,11 +38,12 @@ class Executor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         config = custom_config_of(exec_properties)
         seed = user_module.load(exec_properties).seed(config.get("hparams") or {})
-        target = exec_properties["target"]
+        cost, target = exec_properties["cost"], exec_properties["target"]
+        device = measured_device(input_dict.get("calibration"))
         counts = {name: exec_properties.get(name) for name in ("multiple_of", "min_channels")}
         structure = morph.uniform(
             morph.ChannelGraph.from_model(seed),
-            morph.cost_of(exec_properties["cost"]),
+            morph.cost_of(cost if device is None else on_device(cost, device)),
             target=target,
             **{name: json.loads(text) for name, text in counts.items() if text},
         )

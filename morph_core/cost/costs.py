@@ -219,6 +219,8 @@ def _measured_latency(calibration: Calibration) -> Cost:
     )
 
 
+_LATENCY = "latency"
+
 COSTS: dict[str, Cost] = {
     "flops": Cost("flops", "FLOPs per example, a multiply-add being 2", of_call=flops, counts_work=True),
     "params": Cost("params", "parameters", of_call=params),
@@ -247,15 +249,31 @@ def cost_of(cost: str | Callable | Cost) -> Cost:
     if cost in COSTS:
         return COSTS[cost]
     kind, _, device = str(cost).partition(":")
-    if kind == "latency" and device:
+    if kind == _LATENCY and device:
         return latency(device)
-    if kind == "latency":
+    if kind == _LATENCY:
         raise MorphError(f"Cost 'latency' needs a device, such as 'latency:v100'. Known are {', '.join(DEVICES)}.")
     close = difflib.get_close_matches(str(cost), COSTS, n=1)
     raise MorphError(
         f"Unknown cost {cost!r}.{f' Did you mean {close[0]!r}?' if close else ''} Expected one of {_listed(COSTS)}, "
         "'latency:' and a device (such as 'latency:v100'), or a function of the layers' widths."
     )
+
+
+def on_device(words: Any, device: str) -> Any:
+    """A cost's name, or amounts by cost's name, where "latency" by itself means that of this device.
+
+    For those who know the device later than the rest, such as the file of a calibration that is still to be made.
+
+    Example:
+        >>> on_device({"latency": 0.5, "params": 0.8}, "t4")
+        {'latency:t4': 0.5, 'params': 0.8}
+        >>> on_device("flops", "t4")
+        'flops'
+    """
+    if isinstance(words, Mapping):
+        return {on_device(name, device): amount for name, amount in words.items()}
+    return f"{_LATENCY}:{device}" if words == _LATENCY else words
 
 
 def _check_takes_calls(cost: Callable) -> None:

@@ -125,6 +125,16 @@ def calibrate(
     return read
 
 
+def described(calibration: Calibration) -> str:
+    """What was measured, on what, and how well it repeats itself, in two lines."""
+    on, worst = calibration.measured_on, calibration.repeatability
+    return (
+        f"Measured on {on['device']}: {on['runtime']}, {on['dtype']}, batch {on['batch_size']}, "
+        f"{on['threads']} threads.\n"
+        f"Measured twice, operations differ by {worst['entries']:.1%}, whole networks by {worst['networks']:.1%}."
+    )
+
+
 def unsteady(calibration: Calibration) -> str:
     """What to say of a calibration that does not repeat itself; "" of one that does."""
     worst = max(calibration.repeatability.values())
@@ -139,6 +149,11 @@ def unsteady(calibration: Calibration) -> str:
 def _check(target: pathlib.Path, **counts: int) -> None:
     if target.suffix != ".json":
         raise MorphError(f"A calibration file's name ends in .json, so that a cost can name it; received {target}.")
+    check_counts(**counts)
+
+
+def check_counts(**counts: int) -> None:
+    """Raise a MorphError for a `batch_size`, `points`, `networks` or `repeats` that is too small or no number."""
     least = {"batch_size": 1, "points": 2, "networks": 0, "repeats": 3}
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < least[name]:

@@ -7,13 +7,14 @@ the model does, and is not slower, is kept. LiteRT has several number formats; h
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import importlib
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,17 +23,24 @@ import numpy as np
 from ..arrays import as_numpy
 from ..errors import MorphError
 from .record import write_whole
-from .runtimes import Inputs, backend, find_runtime, interpreter, litert_answers, saved
+from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, litert_answers, saved
 from .stopwatch import Stopwatch
 
 # A tenth slower is within what two timings of the same thing differ by.
 _SLOWER = 1.1
-# Examples that are looked at for the comparison, and for the ranges of whole-number formats.
-_MOST_EXAMPLES = 256
+MOST_EXAMPLES = 256
+"""Examples that are looked at for the comparison, and for the ranges of whole-number formats."""
+
 _REPEATS = 40
+# Shares that are equal may differ by this in floating point.
+_ROUNDING = 1e-9
 
 Answers = Callable[[Inputs], list[np.ndarray]]
 """A batch -> outputs, flat."""
+
+
+class CannotExpress(MorphError):
+    """A format has no counterpart of an operation of the network; the message names the layer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +108,7 @@ def export(
     labels: np.ndarray | None = None,
     batch_size: int = 1,
     tolerance: float | None = None,
+    max_accuracy_loss: float | None = None,
     keep_slower: bool = False,
 ) -> Export:
     """Write a network for a device, if the file is right.
@@ -113,6 +122,7 @@ def export(
         labels: whole numbers, for a model whose output is a score for each class: the accuracy is then compared, too.
         batch_size: that the file is made for.
         tolerance: another one than the format's.
+        max_accuracy_loss: how much less accurate than the model the file may be, such as 0.01; needs `labels`.
         keep_slower: keep a file that is slower than the Keras model on this machine.
 
     Returns:
@@ -128,6 +138,11 @@ def export(
     count = len(batches) * batch_size
     if labels is not None and (np.ndim(labels) != 1 or len(labels) < count):
         raise MorphError(f"export: labels have shape {np.shape(labels)}; expected a whole number for each example.")
+    if max_accuracy_loss is not None and labels is None:
+        raise MorphError(
+            f"export: max_accuracy_loss is {max_accuracy_loss:g}, but without labels no accuracy is measured. Give "
+            "labels, or leave it out: outputs are compared in any case."
+        )
     ours = _keras_answers(model)
     # Keras exports only what was called.
     expected = [ours(batch) for batch in batches]
@@ -139,9 +154,19 @@ def export(
     theirs, plain = Stopwatch(lambda: None, _REPEATS).milliseconds(
         [call, find_runtime("tf.function", "float32").compiled(model, [batches[0]])]
     )
+    accuracy = None if labels is None else _accuracies(pairs, np.asarray(labels)[:count])
     problem = ""
     if not difference <= allowed:
         problem = f"its outputs differ from the model's by {difference:.2g} of the largest, more than {allowed:g}"
+    elif (
+        accuracy is not None
+        and max_accuracy_loss is not None
+        and accuracy[1] - accuracy[0] > max_accuracy_loss + _ROUNDING
+    ):
+        problem = (
+            f"its accuracy is {accuracy[0]:.1%}, the model's {accuracy[1]:.1%}: a loss of more than "
+            f"{max_accuracy_loss:.1%}"
+        )
     elif theirs > _SLOWER * plain and not keep_slower:
         problem = f"it takes {theirs:.3g} ms here, the Keras model {plain:.3g} ms"
     if not problem:
@@ -153,16 +178,66 @@ def export(
         difference=difference,
         tolerance=allowed,
         milliseconds=(theirs, plain),
-        accuracy=None if labels is None else _accuracies(pairs, np.asarray(labels)[:count]),
+        accuracy=accuracy,
         examples=count,
         problem=problem,
     )
 
 
-def _checked_format(format: str, target: pathlib.Path) -> Format:
-    kind = FORMATS.get(format)
+def check_request(
+    formats: Sequence[str],
+    tolerances: Mapping[str, float] | None = None,
+    max_accuracy_loss: float | None = None,
+    batch_size: int = 1,
+) -> None:
+    """Raise a MorphError where files in several formats are asked for in a way that `export` would refuse."""
+    if isinstance(formats, str) or not formats or len(set(formats)) != len(formats):
+        raise MorphError(
+            f"formats is {formats!r}; expected a list of different ones of {', '.join(FORMATS)}, such as ['litert']."
+        )
+    for name in formats:
+        _format(name)
+    for name, tolerance in (tolerances or {}).items():
+        if name not in formats:
+            raise MorphError(f"tolerances names {name!r}, which is none of the formats ({', '.join(formats)}).")
+        if not _is_number(tolerance) or not tolerance > 0:
+            raise MorphError(
+                f"tolerances[{name!r}] is {tolerance!r}; expected a number above 0, a share of the largest output."
+            )
+    if max_accuracy_loss is not None and (not _is_number(max_accuracy_loss) or not 0 <= max_accuracy_loss < 1):
+        raise MorphError(f"max_accuracy_loss is {max_accuracy_loss!r}; expected a share from 0 to 1, such as 0.01.")
+    _check_batch_size(batch_size)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_batch_size(batch_size: Any) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise MorphError(f"export: batch_size is {batch_size!r}; expected a whole number from 1.")
+
+
+def _format(name: str) -> Format:
+    kind = FORMATS.get(name)
     if kind is None:
-        raise MorphError(f"Unknown format {format!r}. Expected one of {', '.join(FORMATS)}.")
+        close = difflib.get_close_matches(str(name), FORMATS, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise MorphError(f"Unknown format {name!r}. {hint}Expected one of {', '.join(FORMATS)}.")
+    return kind
+
+
+def check_installed(format: str) -> None:
+    """Raise a MorphError that names the extra to install, where a package that a format needs is missing."""
+    if format == "onnx":
+        for name in _ONNX_PACKAGES:
+            _package(name)
+    else:
+        interpreter_class()
+
+
+def _checked_format(format: str, target: pathlib.Path) -> Format:
+    kind = _format(format)
     if target.suffix != kind.suffix:
         raise MorphError(f"A file of format '{format}' ends in {kind.suffix}; received {target}.")
     find_runtime("tf.function", "float32")
@@ -183,15 +258,14 @@ def _batches(model: keras.Model, examples: Any, batch_size: int) -> list[list[np
     )
     if not fitting:
         raise MorphError(f"export: examples have shapes {shapes}, the model's inputs {wanted}, each without the batch.")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise MorphError(f"export: batch_size is {batch_size!r}; expected a whole number from 1.")
+    _check_batch_size(batch_size)
     count = min(map(len, arrays)) if arrays else 0
     if count < batch_size:
         raise MorphError(f"export: {count} examples are no batch of {batch_size}. Give more of them.")
     typed = [array.astype(tensor.dtype) for array, tensor in zip(arrays, inputs, strict=True)]
     return [
         [array[start : start + batch_size] for array in typed]
-        for start in range(0, min(count, max(_MOST_EXAMPLES, batch_size)) - batch_size + 1, batch_size)
+        for start in range(0, min(count, max(MOST_EXAMPLES, batch_size)) - batch_size + 1, batch_size)
     ]
 
 
@@ -245,7 +319,7 @@ def _litert_bytes(model: keras.Model, kind: Format, batch_size: int, batches: Se
         try:
             return converter.convert()
         except Exception as error:
-            raise MorphError(_inexpressible(str(error), kind)) from error
+            raise CannotExpress(_inexpressible(str(error), kind)) from error
 
 
 def _inexpressible(text: str, kind: Format) -> str:
@@ -272,6 +346,9 @@ def _litert_runner(model: keras.Model, content: bytes, batch: Inputs) -> tuple[A
 # --- ONNX -------------------------------------------------------------------------------------------------------------
 
 
+_ONNX_PACKAGES = ("tf2onnx", "onnxruntime")
+
+
 def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -283,15 +360,14 @@ def _package(name: str) -> Any:
 
 
 def _onnx_bytes(model: keras.Model) -> bytes:
-    for name in ("tf2onnx", "onnxruntime"):
-        _package(name)
+    check_installed("onnx")
     with tempfile.TemporaryDirectory(prefix="morph-") as folder:
         file = pathlib.Path(folder) / "model.onnx"
         try:
             model.export(file, format="onnx", verbose=False)
             return file.read_bytes()
         except Exception as error:
-            raise MorphError(_inexpressible_in_onnx(error)) from error
+            raise CannotExpress(_inexpressible_in_onnx(error)) from error
 
 
 def _inexpressible_in_onnx(error: Exception) -> str:
@@ -309,7 +385,7 @@ def _onnx_runner(model: keras.Model, content: bytes, batch: Inputs) -> tuple[Ans
         session = _package("onnxruntime").InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:
         # What has no counterpart is written as it is, and found out here.
-        raise MorphError(_inexpressible_in_onnx(error)) from error
+        raise CannotExpress(_inexpressible_in_onnx(error)) from error
     names = [given.name for given in session.get_inputs()]
 
     def answer(given: Inputs) -> list[np.ndarray]:

@@ -52,18 +52,28 @@ def find_runtime(name: str, dtype: str) -> Runtime:
     Raises:
         MorphError: there is none of that name, or not on this backend, or not in this dtype, or it is not installed.
     """
-    if name not in RUNTIMES:
-        raise MorphError(f"Unknown runtime {name!r}. Expected one of {', '.join(RUNTIMES)}.")
-    runtime = RUNTIMES[name]
+    runtime = check_runtime(name, dtype)
     if keras.backend.backend() not in runtime.backends:
         raise MorphError(
             f"Runtime '{name}' needs Keras on {' or '.join(runtime.backends)}, which comes with pip install "
             f"'morph-tfx[tfx]'; here Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND={runtime.backends[0]}."
         )
-    if dtype not in runtime.dtypes:
-        raise MorphError(f"Runtime '{name}' cannot run in {dtype!r}. Expected one of {', '.join(runtime.dtypes)}.")
     if name == "litert":
         interpreter_class()
+    return runtime
+
+
+def check_runtime(name: str, dtype: str) -> Runtime:
+    """A runtime by its name, wherever it will run.
+
+    Raises:
+        MorphError: there is none of that name, or not in this dtype.
+    """
+    if name not in RUNTIMES:
+        raise MorphError(f"Unknown runtime {name!r}. Expected one of {', '.join(RUNTIMES)}.")
+    runtime = RUNTIMES[name]
+    if dtype not in runtime.dtypes:
+        raise MorphError(f"Runtime '{name}' cannot run in {dtype!r}. Expected one of {', '.join(runtime.dtypes)}.")
     return runtime
 
 

@@ -40,7 +40,7 @@ def calibrate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     import morph_core as morph
-    from morph_core.device.calibrate import unsteady
+    from morph_core.device.calibrate import described, unsteady
 
     from .model_costs import load_model
 
@@ -59,12 +59,7 @@ def calibrate(
             repeats=repeats,
             notice=lambda now: bar.update(task, completed=now.done, total=now.total, description=now.what),
         )
-    on = calibration.measured_on
-    click.echo(f"Measured on {on['device']}: {runtime}, {dtype}, batch {batch_size}, {on['threads']} threads.")
-    worst = calibration.repeatability
-    click.echo(
-        f"Measured twice, operations differ by {worst['entries']:.1%}, whole networks by {worst['networks']:.1%}."
-    )
+    click.echo(described(calibration))
     if advice := unsteady(calibration):
         click.echo(advice)
     click.echo(f"Wrote {output}. Use it as --cost latency:{output}")

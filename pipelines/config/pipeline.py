@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from morph_core import MorphError, cost_of
+from morph_core.cost.costs import on_device
 from morph_core.search.gates import check_gate
 from morph_core.structure.budget import amounts_by_cost
 
 from .beam import DIRECT, BeamConfig
 from .cluster import KubeflowApiConfig, KubeflowConfig
 from .data import DataConfig
+from .devices import CalibrateConfig, ExportConfig
 from .evaluation import ChooseConfig, EvaluateConfig
 from .location import Location
 from .section import Section
@@ -126,6 +128,14 @@ class PipelineConfig(Section):
     search: SearchConfig = Field(description="length of the training inside each search")
     retrain: RetrainConfig = Field(description="length of the final training")
     evaluate: EvaluateConfig = Field(description="when the model is good enough to be pushed")
+    calibrate: CalibrateConfig | None = Field(
+        None, description="with cost: latency, the device that is measured for it", examples=["{runtime: xla}"]
+    )
+    export: ExportConfig | None = Field(
+        None,
+        description="files for devices that a model which passed is written as",
+        examples=["{formats: [litert, litert-int8]}"],
+    )
     retrain_pipeline: RetrainPipelineConfig = Field(
         RetrainPipelineConfig(structure=None), description="what the retrain pipeline does differently"
     )
@@ -145,15 +155,16 @@ class PipelineConfig(Section):
 
     @model_validator(mode="after")
     def _known_cost_and_gate(self) -> PipelineConfig:
+        named = self._with_measured_device()
         try:
-            cost_of(self.cost)
+            cost_of(named["cost"])
         except MorphError as error:
             raise ValueError(f"cost: {error}") from error
         for name in ("target", "budget"):
-            amounts = getattr(self, name)
+            amounts = named[name]
             try:
                 if amounts is not None:
-                    amounts_by_cost(name, amounts, self.cost)
+                    amounts_by_cost(name, amounts, named["cost"])
             except MorphError as error:
                 raise ValueError(f"{name}: {str(error).rstrip('.')}") from error
         try:
@@ -161,6 +172,22 @@ class PipelineConfig(Section):
         except MorphError as error:
             raise ValueError(f"gate: {error}") from error
         return self
+
+    def _with_measured_device(self) -> dict[str, Any]:
+        """Cost, target and budget, as they can be checked before the device is measured: with another in its place."""
+        words = {name: getattr(self, name) for name in ("cost", "target", "budget")}
+        named = {name: on_device(value, "cpu") for name, value in words.items()}
+        if self.calibrate is None and named != words:
+            raise ValueError(
+                "cost: latency without a device is that of the device that the pipeline measures, and there is no "
+                "'calibrate'. For example: calibrate: {runtime: tf.function}, or a device: cost: latency:v100"
+            )
+        if self.calibrate is not None and named == words:
+            raise ValueError(
+                f"calibrate: nothing is counted by what would be measured, since cost is {self.cost}. For example: "
+                "cost: latency"
+            )
+        return named
 
     @model_validator(mode="after")
     def _one_goal(self) -> PipelineConfig:

@@ -32,12 +32,14 @@ COMPONENTS = (
     "SchemaGen",
     "ExampleValidator",
     "Transform",
+    "DeviceCalibrator",
     "PushedStructure",
     *TRAINING,
     "UniformWidths",
     "Evaluator",
     "Frontier",
     "Pusher",
+    "Exporter",
 )
 """Components whose steps one pipeline or the other has: one configuration serves several pipelines."""
 

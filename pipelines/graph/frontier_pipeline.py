@@ -61,11 +61,14 @@ def frontier_pipeline(config: PipelineConfig) -> tfx.dsl.Pipeline:
     if config.budgets is None or config.choose is None:
         raise ValueError("a configuration with budgets and choose is expected")
     data = stages.prepare(config)
-    nodes: list[Any] = list(data.nodes)
+    measured = stages.calibrate(config)
+    calibration = stages.calibration_of(measured)
+    nodes: list[Any] = [*data.nodes, *measured]
     branches = []
     for arm in arms(config):
         if arm.kind == "learned":
-            makers: list[Any] = list(stages.search(config.at(arm.target), data, f"MorphTrainer-{arm.name}"))
+            name = f"MorphTrainer-{arm.name}"
+            makers: list[Any] = list(stages.search(config.at(arm.target), data, calibration, name))
         else:
             uniform = UniformWidths(
                 target=arm.target,
@@ -74,6 +77,7 @@ def frontier_pipeline(config: PipelineConfig) -> tfx.dsl.Pipeline:
                 min_channels=config.min_channels,
                 module_file=config.module_file,
                 custom_config={"hparams": dict(config.hparams)},
+                calibration=calibration,
             )
             makers = [uniform.with_id(f"UniformWidths-{arm.name}")]
         structure = makers[-1].outputs["structure"]
@@ -91,5 +95,5 @@ def frontier_pipeline(config: PipelineConfig) -> tfx.dsl.Pipeline:
         min_accuracy=config.choose.min_accuracy,
         max_cost=config.choose.max_cost,
     ).with_id(FRONTIER)
-    pusher = stages.push(config, frontier.outputs["model"], frontier.outputs["blessing"])
-    return stages.assemble(config, config.name, [*nodes, frontier, pusher])
+    delivery = stages.deliver(config, data, frontier.outputs["model"], frontier.outputs["blessing"])
+    return stages.assemble(config, config.name, [*nodes, frontier, *delivery])

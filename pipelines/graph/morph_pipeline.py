@@ -6,14 +6,14 @@ run that was interrupted goes on where it stopped. The Retrainer trains the last
 `warm_start`, from the weights of its search. With `finish: in_place` there is none, and the last MorphTrainer trains
 its network to the end itself. Evaluator compares the model with the bound in the configuration and with the latest
 blessed model; Pusher pushes it only when it passed. With `finish: both` there are two models of the one structure, each
-with an Evaluator, and Frontier hands the better one of those that passed to Pusher.
+with an Evaluator, and Frontier hands the better one of those that passed to Pusher. With `calibrate` a device is
+measured first, for `cost: latency`; with `export` the model that passed is also written for devices.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from tfx import types
 from tfx import v1 as tfx
 
 from morph_tfx.components import Frontier, MorphTrainer, Retrainer
@@ -44,7 +44,8 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
     if config.budgets is not None:
         return frontier_pipeline(config)
     data = stages.prepare(config)
-    search = stages.search(config, data)
+    measured = stages.calibrate(config)
+    search = stages.search(config, data, stages.calibration_of(measured))
     training: list[Any] = list(search)
     if config.finish != "in_place":
         retrainer = Retrainer(
@@ -55,15 +56,15 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
         )
         training.append(retrainer)
     if config.finish == "both":
-        push = _push_the_better(config, data.examples, search[-1], training[-1], baseline)
+        push = _push_the_better(config, data, search[-1], training[-1], baseline)
     else:
-        push = stages.evaluate_and_push(config, data.examples, training[-1].outputs["model"], baseline)
-    return stages.assemble(config, config.name, [*data.nodes, *training, *push])
+        push = stages.evaluate_and_push(config, data, training[-1].outputs["model"], baseline)
+    return stages.assemble(config, config.name, [*data.nodes, *measured, *training, *push])
 
 
 def _push_the_better(
     config: PipelineConfig,
-    examples: types.BaseChannel,
+    data: stages.Data,
     search: MorphTrainer,
     retrainer: Retrainer,
     baseline: str | None,
@@ -73,7 +74,7 @@ def _push_the_better(
     nodes, compared_with = stages.find_baseline(config, baseline, *models.values())
     branches = []
     for label, model in models.items():
-        evaluator = stages.evaluate(config, examples, model, compared_with)
+        evaluator = stages.evaluate(config, data.examples, model, compared_with)
         evaluator = evaluator.with_id(f"Evaluator-{label.replace(' ', '-')}")
         evaluation = evaluator.outputs["evaluation"]
         branches.append(Branch(label, "learned", model, evaluation, search.outputs["structure"]))
@@ -81,4 +82,4 @@ def _push_the_better(
     better = Frontier(
         branches, cost=config.cost, higher_is_better=config.evaluate.higher_is_better, max_cost=1.0
     ).with_id(FRONTIER)
-    return [*nodes, better, stages.push(config, better.outputs["model"], better.outputs["blessing"])]
+    return [*nodes, better, *stages.deliver(config, data, better.outputs["model"], better.outputs["blessing"])]

@@ -50,7 +50,7 @@ def retrain_pipeline(
     retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config, config.retrain))
     judged = stages.evaluate_and_push(
         config,
-        data.examples,
+        data,
         retrainer.outputs["model"],
         stages.LATEST_BLESSED if resolve else pushed_model or baseline,
     )

@@ -14,7 +14,7 @@ from tfx import types
 from tfx import v1 as tfx
 from tfx.dsl.components.base import base_beam_component
 
-from morph_tfx.components import MorphTrainer
+from morph_tfx.components import DeviceCalibrator, Exporter, MorphTrainer
 
 from ..config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
 from .baseline import LatestOtherBlessedModel
@@ -85,7 +85,27 @@ def training(config: PipelineConfig, training: TrainingConfig, **display: str) -
     return {"custom_config": {"epochs": training.epochs, **custom_config}}
 
 
-def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> list[MorphTrainer]:
+def calibrate(config: PipelineConfig) -> list[DeviceCalibrator]:
+    """The step that measures a device, where the configuration asks for one."""
+    if config.calibrate is None:
+        return []
+    return [
+        DeviceCalibrator(
+            module_file=config.module_file,
+            custom_config={"hparams": dict(config.hparams)},
+            **config.calibrate.model_dump(),
+        )
+    ]
+
+
+def calibration_of(measured: Sequence[DeviceCalibrator]) -> types.BaseChannel | None:
+    """The channel of what `calibrate` measures."""
+    return measured[0].outputs["calibration"] if measured else None
+
+
+def search(
+    config: PipelineConfig, data: Data, calibration: types.BaseChannel | None = None, name: str = "MorphTrainer"
+) -> list[MorphTrainer]:
     """The unrolled cycles of a search; each starts from the structure of the one before.
 
     With `finish: in_place` the last one trains its network to the end.
@@ -93,6 +113,7 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
     Args:
         config: of the pipeline.
         data: what `prepare` returned.
+        calibration: what `calibration_of` returned.
         name: the node ids are this and the number of the cycle, from 1.
     """
     trainers: list[MorphTrainer] = []
@@ -102,6 +123,7 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
         trainer = MorphTrainer(
             **data.arguments,
             structure=trainers[-1].outputs["structure"] if trainers else None,
+            calibration=calibration,
             cost=config.cost,
             target=config.target,
             budget=config.budget,
@@ -122,21 +144,21 @@ def search(config: PipelineConfig, data: Data, name: str = "MorphTrainer") -> li
 
 def evaluate_and_push(
     config: PipelineConfig,
-    examples: types.BaseChannel,
+    data: Data,
     model: types.BaseChannel,
     baseline: str | types.BaseChannel | None,
 ) -> list[Any]:
-    """Evaluates a model against the bound and the baseline, and pushes it when it passed.
+    """Evaluates a model against the bound and the baseline, and delivers it when it passed.
 
     Args:
         config: of the pipeline.
-        examples: channel of raw examples with the split `eval`.
+        data: what `prepare` returned.
         model: channel of the model.
         baseline: `LATEST_BLESSED`, the URI of a model, a channel of one, or None to compare with nothing.
     """
     nodes, found = find_baseline(config, baseline, model)
-    evaluator = evaluate(config, examples, model, found)
-    return [*nodes, evaluator, push(config, model, evaluator.outputs["blessing"])]
+    evaluator = evaluate(config, data.examples, model, found)
+    return [*nodes, evaluator, *deliver(config, data, model, evaluator.outputs["blessing"])]
 
 
 def find_baseline(
@@ -181,15 +203,25 @@ def evaluate(
     )
 
 
-def push(config: PipelineConfig, model: types.BaseChannel, blessing: types.BaseChannel) -> Any:
-    """Pushes a model that is blessed."""
-    return tfx.components.Pusher(
+def deliver(config: PipelineConfig, data: Data, model: types.BaseChannel, blessing: types.BaseChannel) -> list[Any]:
+    """Pushes a model that is blessed and, where that is asked for, writes it for devices."""
+    pusher = tfx.components.Pusher(
         model=model,
         model_blessing=blessing,
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=config.push_to)
         ),
     )
+    if config.export is None:
+        return [pusher]
+    exporter = Exporter(
+        **data.arguments,
+        model=model,
+        model_blessing=blessing,
+        custom_config={"hparams": dict(config.hparams)},
+        **config.export.model_dump(),
+    )
+    return [pusher, exporter]
 
 
 def assemble(config: PipelineConfig, name: str, nodes: Sequence[Any]) -> tfx.dsl.Pipeline:

@@ -41,6 +41,12 @@ def notes_on(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: Pipelin
             notes.append(
                 f"No accelerator: {component} runs on CPUs. Otherwise set kubeflow.steps.{component}: {{profile: gpu}}."
             )
+    measures = "DeviceCalibrator"
+    if searches and config.calibrate is not None and kubeflow.settings_of(measures, measures).accelerator is None:
+        notes.append(
+            f"No accelerator: {measures} measures the CPUs of the node that it comes to. Put it on a node like those "
+            f"that will serve: kubeflow.steps.{measures}: {{profile: gpu}}."
+        )
     if kubeflow.checkpoint_dir is None:
         notes.append(
             "No checkpoints: a training step that is preempted starts from the beginning. Otherwise set "

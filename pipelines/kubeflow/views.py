@@ -18,6 +18,8 @@ HTML, METRICS = "system.HTML", "system.Metrics"
 VIEWS: dict[str, dict[str, str]] = {
     "morph_tfx.MorphStructure": {"report": HTML, "metrics": METRICS},
     "morph_tfx.MorphFrontier": {"report": HTML, "metrics": METRICS},
+    "morph_tfx.ExportedModel": {"metrics": METRICS},
+    "morph_tfx.DeviceCalibration": {"metrics": METRICS},
     "tfx.Model": {"metrics": METRICS},
     "tfx.ModelEvaluation": {"metrics": METRICS},
 }

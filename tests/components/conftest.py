@@ -19,11 +19,12 @@ from tfx.types.artifact import Artifact
 from tfx.utils import io_utils
 
 import morph_core as morph
-from morph_tfx.components import MorphStructure, StructureExporter
+from morph_tfx.components import MorphStructure, Retrainer, StructureExporter
 from morph_tfx.components.training import user_module
 
 USER_MODULES = pathlib.Path(__file__).parent / "user_modules"
 DIGITS, RAW_DIGITS = str(USER_MODULES / "digits.py"), str(USER_MODULES / "raw_digits.py")
+HALF = {"conv2d-1": 8, "conv2d-2": 12}  # about half of the FLOPs of the transformed digits' network
 SCHEMA = """
 feature { name: "image" type: FLOAT shape { dim { size: 64 } } presence { min_fraction: 1 } }
 feature { name: "ink" type: BYTES shape { dim { size: 1 } } presence { min_fraction: 1 } }
@@ -120,6 +121,34 @@ def transformed(examples, schema, tmp_path_factory):
     return outputs["transformed_examples"][0], outputs["transform_graph"][0]
 
 
+@pytest.fixture(scope="session")
+def trained(transformed, tmp_path_factory):
+    """A Model of Retrainer, trained for a moment on the transformed digits."""
+    examples, graph = transformed
+    return _trained(DIGITS, tmp_path_factory.mktemp("trained"), examples, HALF, transform_graph=channel(graph))
+
+
+@pytest.fixture(scope="session")
+def raw_trained(examples, schema, tmp_path_factory):
+    """The same on raw digits: one input, no Transform."""
+    widths = {"hidden": 16}
+    return _trained(RAW_DIGITS, tmp_path_factory.mktemp("raw_trained"), examples, widths, schema=channel(schema))
+
+
+def _trained(module: str, root: pathlib.Path, examples: Artifact, widths: dict[str, int], **spec) -> Artifact:
+    component = Retrainer(
+        examples=channel(examples),
+        structure=channel(narrowed(module, root, **widths)),
+        module_file=module,
+        custom_config={"epochs": 1},
+        **spec,
+    )
+    outputs = {key: make(found.type, root / key) for key, found in component.outputs.items()}
+    executor = component.executor_spec.executor_class()
+    executor.Do(inputs_of(component), {key: [found] for key, found in outputs.items()}, component.exec_properties)
+    return outputs["model"]
+
+
 def channel(artifact: Artifact) -> types.BaseChannel:
     """An artifact as one component hands it to another."""
     return channel_utils.as_channel([artifact])
@@ -144,6 +173,17 @@ def run(tmp_path):
         return outputs
 
     return run_component
+
+
+def serialized(images, labels, without=()):
+    """Digits as clients send them: serialized tf.Examples, maybe without some features."""
+    requests = []
+    for image, label in zip(images, labels, strict=True):
+        request = example(image, int(label))
+        for name in without:
+            del request.features.feature[name]
+        requests.append(request.SerializeToString())
+    return tf.constant(requests)
 
 
 @pytest.fixture

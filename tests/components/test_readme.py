@@ -38,12 +38,16 @@ def test_the_readme_puts_a_morph_trainer_where_tfxs_trainer_stood(transform):
 
 
 def test_the_two_cycles_of_the_pipelines_page_are_a_chain(transform):
-    (lines,) = [block for block in blocks("docs/pipelines.md", "python") if "MorphTrainer" in block]
+    lines, *devices = [block for block in blocks("docs/pipelines.md", "python") if "morph_tfx.components" in block]
     names = run(lines, "docs/pipelines.md", {"transform": transform})
     chain = [names[name] for name in ("search", "again", "trainer")]
     assert chain[1].inputs["seed_structure"] is chain[0].outputs["structure"]
     assert chain[2].inputs["structure"] is chain[1].outputs["structure"]
     assert chain[2].outputs["model"].type is tfx.types.standard_artifacts.Model
+    for lines in devices:
+        run(lines, "docs/pipelines.md", names)
+    assert names["search"].inputs["calibration"] is names["device"].outputs["calibration"]
+    assert names["exporter"].inputs["model"] is names["trainer"].outputs["model"]
 
 
 def test_the_component_in_contributing_lets_cheap_structures_pass_and_no_others(tmp_path):

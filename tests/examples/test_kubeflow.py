@@ -70,10 +70,11 @@ def settings(job) -> dict[str, dict]:
     return {name.removesuffix("_executor"): executor for name, executor in executors.items()}
 
 
-def test_every_command_is_typed_by_a_test_or_needs_docker(example):
-    kinds = [re.match(r"docker|python|morph-tfx \w+", command) for command in example.commands]
+def test_every_command_is_typed_by_a_test_or_needs_docker_or_a_cluster(example):
+    kinds = [re.match(r"docker|kubectl|python|morph-tfx \w+", command) for command in example.commands]
     assert [kind and kind[0] for kind in kinds] == [
         "python", "morph-tfx run", "docker", "docker", "morph-tfx compile", "morph-tfx submit", "morph-tfx schedule",
+        "kubectl",
     ]  # fmt: skip
 
 
@@ -133,6 +134,79 @@ def test_the_commands_for_the_cluster_start_a_run_and_a_nightly_retraining(typed
     assert schedule["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"  # Kubeflow's cron begins with seconds
     uploaded = {version["display_name"] for version in server.state.pipeline_versions.values()}
     assert len(uploaded) == 2, "the search and the retraining are two jobs"
+
+
+# The fields of an InferenceService that a manifest here may use, with their types: read in KServe's own definition,
+# config/crd/full/serving.kserve.io_inferenceservices.yaml (v1beta1) at commit aaac4e29 of kserve/kserve, whose chart of
+# definitions is v0.20.0. That file is 2 MB; against all of it the manifest was validated by hand.
+TEXT, COUNT, TEXTS = str, int, {"*": str}
+INFERENCE_SERVICE = {
+    "apiVersion": TEXT,
+    "kind": TEXT,
+    "metadata": {"name": TEXT, "namespace": TEXT, "annotations": TEXTS, "labels": TEXTS},
+    "spec": {
+        "predictor": {
+            "minReplicas": COUNT,
+            "maxReplicas": COUNT,
+            "canaryTrafficPercent": COUNT,
+            "serviceAccountName": TEXT,
+            "nodeSelector": TEXTS,
+            "model": {
+                "modelFormat": {"name": TEXT, "version": TEXT},
+                "protocolVersion": TEXT,
+                "runtime": TEXT,
+                "runtimeVersion": TEXT,
+                "storageUri": TEXT,
+                "resources": {"requests": TEXTS, "limits": TEXTS},
+            },
+        }
+    },
+}
+
+
+def misfits(value, expected, where="") -> list[str]:
+    """The places where a manifest departs from the fields that there are."""
+    if not isinstance(expected, dict):
+        return [] if type(value) is expected else [f"{where} is {value!r}, not {expected.__name__}"]
+    if not isinstance(value, dict):
+        return [f"{where} is no mapping"]
+    found = []
+    for name, inner in value.items():
+        kind = expected.get(name, expected.get("*"))
+        found += [f"{where}.{name} is unknown"] if kind is None else misfits(inner, kind, f"{where}.{name}")
+    return found
+
+
+def manifest(example: Copy) -> dict:
+    return yaml.safe_load((example.directory / "inference_service.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_inference_service_has_fields_that_kserve_knows(example):
+    service = manifest(example)
+    assert misfits(service, INFERENCE_SERVICE) == []
+    assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    # What the definition requires, and what the runtime of that name takes (config/runtimes, same commit).
+    model = service["spec"]["predictor"]["model"]
+    assert model["modelFormat"]["name"] == "tensorflow" and model["modelFormat"]["version"] in ("1", "2")
+    assert model["runtime"] == "kserve-tensorflow-serving" and model["protocolVersion"] in ("v1", "grpc-v1")
+    quantity = r"[0-9]+(\.[0-9]*)?([KMGTPE]i|[numkMGTPE])?"
+    for amounts in model["resources"].values():
+        assert all(re.fullmatch(quantity, amount) for amount in amounts.values())
+
+
+def test_a_misspelled_field_is_noticed(example):
+    service = manifest(example)
+    service["spec"]["predictor"]["model"]["storageURI"] = "gs://b"
+    service["spec"]["predictor"]["minReplicas"] = "1"
+    assert misfits(service, INFERENCE_SERVICE) == [
+        ".spec.predictor.minReplicas is '1', not int",
+        ".spec.predictor.model.storageURI is unknown",
+    ]
+
+
+def test_the_inference_service_serves_what_the_job_pushes(example):
+    config = yaml.safe_load((example.directory / "config.yaml").read_text(encoding="utf-8"))
+    assert manifest(example)["spec"]["predictor"]["model"]["storageUri"] == config["kubeflow"]["push_to"]
 
 
 @pytest.mark.slow  # nine processes that import TFX, one after the other

@@ -19,6 +19,7 @@ ORDER: dict[str, list[set[str]]] = {
     "components": [
         {"artifacts"},
         {"training"},
+        {"calibrator", "exporter"},
         {"structure_exporter"},
         {"frontier", "morph_trainer", "pushed_structure", "retrainer", "uniform_widths"},
     ],

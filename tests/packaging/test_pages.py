@@ -25,7 +25,7 @@ def test_the_readme_is_read_in_one_go():
 
 def test_every_python_example_is_run_by_some_test():
     # README: tests/core/test_readme.py; components: tests/components/test_readme.py; the others below.
-    known = {"README.md": 1, "CONTRIBUTING.md": 6, "docs/pipelines.md": 2}
+    known = {"README.md": 1, "CONTRIBUTING.md": 6, "docs/pipelines.md": 4}
     found = {name: len(blocks(name, "python")) for name in NAMES if name != "docs/library.md"}
     assert {name: count for name, count in found.items() if count} == known
 
@@ -70,7 +70,7 @@ def test_a_rule_a_cost_and_a_gate_are_added_as_contributing_says(monkeypatch):
 def test_the_python_of_the_pipelines_page_calls_what_there_is(tmp_path, monkeypatch):
     (code,) = [block for block in blocks("docs/pipelines.md", "python") if "load_config" in block]
     monkeypatch.chdir(tmp_path)
-    (configuration,) = blocks("docs/pipelines.md", "yaml")
+    configuration, with_devices = blocks("docs/pipelines.md", "yaml")
     Path("config.yaml").write_text(configuration, encoding="utf-8")
     called = []
     # A run and a compilation take minutes; tests/e2e and tests/pipelines do them.
@@ -82,6 +82,9 @@ def test_the_python_of_the_pipelines_page_calls_what_there_is(tmp_path, monkeypa
             called.extend(match[2].split(", "))
     assert called == ["compile_pipeline", "load_config", "run_pipeline"]
     assert load_config("config.yaml").name == "flowers"
+    Path("config.yaml").write_text(with_devices, encoding="utf-8")
+    config = load_config("config.yaml")
+    assert config.calibrate is not None and config.export is not None
 
 
 TYPED = [(name, command) for name in NAMES for command in commands(name)]

@@ -11,24 +11,11 @@ from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
 from morph_tfx.components import Retrainer
-from tests.components.conftest import DIGITS, RAW_DIGITS, channel, example, fails_cleanly, narrowed
-
-HALF = {"conv2d-1": 8, "conv2d-2": 12}
+from tests.components.conftest import DIGITS, HALF, RAW_DIGITS, channel, fails_cleanly, narrowed, serialized
 
 
 def load(artifact):
     return tf.saved_model.load(path_utils.serving_model_path(artifact.uri))
-
-
-def serialized(images, labels, without=()):
-    """Digits as clients send them: serialized tf.Examples, maybe without some features."""
-    requests = []
-    for image, label in zip(images, labels, strict=True):
-        request = example(image, int(label))
-        for name in without:
-            del request.features.feature[name]
-        requests.append(request.SerializeToString())
-    return tf.constant(requests)
 
 
 @pytest.fixture

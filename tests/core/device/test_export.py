@@ -86,6 +86,30 @@ def test_a_wrong_file_is_not_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_loses_too_much_accuracy_is_not_kept(tmp_path, monkeypatch):
+    """Ten examples, of which the file gets one wrong that the model gets right."""
+    model = mlp()
+    examples = batch_for(model, count=10)
+    labels = np.asarray(model(examples)).argmax(-1)
+    right = exporting._litert_runner
+
+    def one_wrong(*arguments):
+        answer, call = right(*arguments)
+        turned = iter([True] + [False] * 100)
+        return lambda batch: [-out if next(turned) else out for out in answer(batch)], call
+
+    monkeypatch.setattr(exporting, "_litert_runner", one_wrong)
+
+    def exported(bound):
+        given = {"labels": labels, "tolerance": np.inf, "keep_slower": True, "max_accuracy_loss": bound}
+        return morph.export(model, tmp_path / "model.tflite", examples, **given)
+
+    refused = exported(0.05)
+    assert refused.problem == "its accuracy is 90.0%, the model's 100.0%: a loss of more than 5.0%"
+    assert list(tmp_path.iterdir()) == []
+    assert exported(0.1).problem == ""
+
+
 def test_a_slower_file_is_not_kept_unless_asked_for(tmp_path, monkeypatch):
     model = mlp()
     monkeypatch.setattr(exporting.Stopwatch, "milliseconds", lambda self, calls: [2.0, 1.0])
@@ -118,12 +142,13 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("model.bin", {"format": "tflite"}, "Unknown format 'tflite'. Expected one of litert, litert-float16, "),
+        ("model.bin", {"format": "tflite"}, "Unknown format 'tflite'. .*Expected one of litert, litert-float16, "),
         ("model.onnx", {}, "A file of format 'litert' ends in .tflite"),
         ("none/model.tflite", {}, "none is no directory that you may write to"),
         ("model.tflite", {"batch_size": 0}, "batch_size is 0; expected a whole number from 1"),
         ("model.tflite", {"batch_size": 9}, "4 examples are no batch of 9"),
         ("model.tflite", {"labels": np.zeros(2, int)}, r"labels have shape \(2,\); expected a whole number for each"),
+        ("model.tflite", {"max_accuracy_loss": 0.1}, "max_accuracy_loss is 0.1, but without labels no accuracy"),
         (
             "model.tflite",
             {"examples": np.zeros((4, 3))},
@@ -135,3 +160,21 @@ def test_a_wrong_argument_is_refused(tmp_path, name, options, message):
     with pytest.raises(morph.MorphError, match=message):
         morph.export(mlp(), tmp_path / name, **{"examples": np.zeros((4, 32)), **options})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": []}, r"formats is \[\]; expected a list of different ones of litert, litert-float16, "),
+        ({"formats": "litert"}, "formats is 'litert'; expected a list"),
+        ({"formats": ["litert", "litert"]}, "expected a list of different ones"),
+        ({"formats": ["litert-int16"]}, "Unknown format 'litert-int16'. Did you mean 'litert-int8'?"),
+        ({"tolerances": {"onnx": 0.1}}, r"tolerances names 'onnx', which is none of the formats \(litert\)"),
+        ({"tolerances": {"litert": 0}}, r"tolerances\['litert'\] is 0; expected a number above 0"),
+        ({"max_accuracy_loss": -0.1}, "max_accuracy_loss is -0.1; expected a share from 0 to 1"),
+        ({"batch_size": 0}, "batch_size is 0; expected a whole number from 1"),
+    ],
+)
+def test_what_is_asked_of_several_formats_is_checked_without_a_model(options, message):
+    with pytest.raises(morph.MorphError, match=message):
+        exporting.check_request(**{"formats": ["litert"], **options})

@@ -23,7 +23,8 @@ def test_the_annotated_example_is_valid_with_every_comment_taken_away():
     )
     offer = re.compile(rf'^# (?= *("\*"|[A-Za-z_]+(-\d)?):| *- \{{)(?! *({alternatives}))')
     text = "\n".join(offer.sub("", line) for line in template("config.yaml").splitlines())
-    config = parse_config(text, "config.yaml", "/base")
+    config = parse_config(text.replace("\ncost: flops ", "\ncost: latency "), "config.yaml", "/base")
+    assert config.calibrate is not None and config.export is not None  # the former is for that cost
     assert config.kubeflow is not None
     assert config.kubeflow.accelerator is not None
     assert config.kubeflow.accelerator.count == 1

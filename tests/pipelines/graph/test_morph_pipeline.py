@@ -155,6 +155,49 @@ def test_of_both_models_the_better_one_that_passed_is_pushed():
         assert source_of(nodes["Pusher"].inputs["model" if name == "model" else "model_blessing"]) == ("Frontier", name)
 
 
+DEVICES = """
+cost: latency
+calibrate: {runtime: xla, batch_size: 4, device: edge-node}
+export: {formats: [litert, onnx], tolerances: {onnx: 0.01}, max_accuracy_loss: 0.02}
+"""
+
+
+def test_the_device_is_measured_before_the_searches_which_count_by_it():
+    nodes = nodes_of(TEXT + DEVICES)
+    measured = nodes["DeviceCalibrator"]
+    chosen = {name: measured.exec_properties[name] for name in ("device", "runtime", "dtype", "batch_size")}
+    assert chosen == {"device": "edge-node", "runtime": "xla", "dtype": "float32", "batch_size": 4}
+    assert measured.exec_properties["module_file"] == "/base/module.py"
+    assert json_utils.loads(measured.exec_properties["custom_config"]) == {"hparams": {"widths": [8, 16]}}
+    order = list(nodes)
+    for cycle in (1, 2):
+        search = nodes[f"MorphTrainer-{cycle}"]
+        assert source_of(search.inputs["calibration"]) == ("DeviceCalibrator", "calibration")
+        assert search.exec_properties["cost"] == "latency"
+        assert order.index("DeviceCalibrator") < order.index(search.id)
+
+
+def test_what_is_pushed_is_also_exported_when_it_is_blessed():
+    exporter = nodes_of(TEXT + DEVICES)["Exporter"]
+    assert source_of(exporter.inputs["model"]) == ("Retrainer", "model")
+    assert source_of(exporter.inputs["model_blessing"]) == ("Evaluator", "blessing")
+    assert source_of(exporter.inputs["examples"]) == ("Transform", "transformed_examples")
+    assert source_of(exporter.inputs["transform_graph"]) == ("Transform", "transform_graph")
+    properties = exporter.exec_properties
+    assert (properties["formats"], properties["tolerances"]) == ('["litert", "onnx"]', '{"onnx": 0.01}')
+    assert (properties["max_accuracy_loss"], properties["batch_size"], properties["keep_slower"]) == (0.02, 1, 0)
+    assert json_utils.loads(properties["custom_config"]) == {"hparams": {"widths": [8, 16]}}
+
+
+def test_of_several_budgets_the_chosen_network_is_exported_and_all_count_by_the_device():
+    lines = [line for line in (TEXT + DEVICES).splitlines() if not line.startswith(("target", "expand_to"))]
+    nodes = nodes_of("\n".join([*lines, "budgets: [0.25]", "choose: {min_accuracy: 0.9}"]))
+    for node in ("MorphTrainer-25-1", "UniformWidths-uniform-25", "UniformWidths-seed"):
+        assert source_of(nodes[node].inputs["calibration"]) == ("DeviceCalibrator", "calibration")
+    for name, output in (("model", "model"), ("model_blessing", "blessing")):
+        assert source_of(nodes["Exporter"].inputs[name]) == ("Frontier", output)
+
+
 def test_uniform_widths_have_the_multiples_and_floors_of_the_search():
     lines = [line for line in TEXT.splitlines() if not line.startswith(("target", "expand_to"))]
     given = "budgets: [0.25]\nchoose: {min_accuracy: 0.9}\nmultiple_of: 8\nmin_channels: {conv_1: 4}"

@@ -69,6 +69,13 @@ def test_both_pipelines_share_metadata_and_place_to_push_to_under_different_name
     assert "gs://bucket/serving" in local["Pusher"].exec_properties["push_destination"]
 
 
+def test_the_retrained_model_is_exported_too_and_no_device_is_measured():
+    nodes = nodes_of(TEXT + "cost: latency\ncalibrate: {}\nexport: {formats: [litert-int8]}\n")
+    assert "DeviceCalibrator" not in nodes
+    assert source_of(nodes["Exporter"].inputs["model"]) == ("Retrainer", "model")
+    assert source_of(nodes["Exporter"].inputs["model_blessing"]) == ("Evaluator", "blessing")
+
+
 def test_an_imported_structure_is_retrained_with_the_schema_of_the_new_examples():
     nodes = nodes_of(TEXT + IMPORTED)
     assert "PushedStructure" not in nodes

@@ -85,6 +85,61 @@ def test_the_job_that_trains_either_way_pushes_what_the_comparison_hands_out(tmp
     assert source == {"outputArtifactKey": "model", "producerTask": "Frontier"}
 
 
+DEVICES = """
+cost: latency
+calibrate: {runtime: xla, dtype: bfloat16, device: serving-node}
+export: {formats: [litert, litert-int8], max_accuracy_loss: 0.01}
+"""
+
+
+@pytest.fixture(scope="module")
+def with_devices(tmp_path_factory) -> tuple[Path, list[str]]:
+    """The job that measures a device first and writes files for others last, and what compiling it said."""
+    lines: list[str] = []
+    kubeflow = KUBEFLOW + "    DeviceCalibrator: {profile: gpu, node_selector: {serves: flowers}, cache: false}\n"
+    return compiled(tmp_path_factory.mktemp("devices"), TEXT + DEVICES + kubeflow, lines), lines
+
+
+def test_the_job_with_devices_equals_its_golden(with_devices):
+    check_golden(with_devices[0], "digits-devices")
+
+
+def test_a_device_is_measured_on_the_node_that_its_step_is_given(with_devices):
+    spec, platform = specs(with_devices[0])
+    tasks = spec["root"]["dag"]["tasks"]
+    for step in ("MorphTrainer-1", "MorphTrainer-2"):
+        source = tasks[step]["inputs"]["artifacts"]["calibration"]["taskOutputArtifact"]
+        assert source == {"outputArtifactKey": "calibration", "producerTask": "DeviceCalibrator"}
+    container = spec["deploymentSpec"]["executors"]["DeviceCalibrator_executor"]["container"]
+    assert container["resources"]["accelerator"]["count"] == "1" or container["resources"]["accelerator"]
+    assert tasks["DeviceCalibrator"]["cachingOptions"] == {}
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["DeviceCalibrator_executor"]
+    assert placed["nodeSelector"] == {"labels": {"serves": "flowers"}}
+    assert not any("DeviceCalibrator" in line for line in with_devices[1])
+
+
+def test_the_blessed_model_is_exported_and_its_figures_are_shown(with_devices):
+    spec, _ = specs(with_devices[0])
+    inputs = spec["root"]["dag"]["tasks"]["Exporter"]["inputs"]["artifacts"]
+    sources = {name: source["taskOutputArtifact"]["producerTask"] for name, source in inputs.items()}
+    assert sources == {
+        "model": "Retrainer",
+        "model_blessing": "Evaluator",
+        "examples": "Transform",
+        "transform_graph": "Transform",
+    }
+    outputs = spec["components"]["Exporter"]["outputDefinitions"]["artifacts"]
+    assert set(outputs) == {"exported_model", "exported_model_metrics"}
+
+
+def test_a_device_without_an_accelerator_is_told_of(tmp_path):
+    lines: list[str] = []
+    compiled(tmp_path, TEXT + DEVICES + "kubeflow: {image: x}\n", lines)
+    assert any(
+        "No accelerator: DeviceCalibrator measures the CPUs of the node that it comes to" in line for line in lines
+    )
+
+
 def test_the_same_configuration_gives_the_same_bytes(job, tmp_path):
     assert compiled(tmp_path).read_bytes() == job.read_bytes()
 

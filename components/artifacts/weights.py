@@ -1,4 +1,4 @@
-"""A network's weights as one file of plain arrays, for a retraining that starts from them."""
+"""A network's weights as one file of plain arrays, from which the network is made again without trusting the file."""
 
 import io
 import zipfile
@@ -17,13 +17,14 @@ def packed(model: keras.Model) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_into(model: keras.Model, content: bytes, source: str) -> None:
+def unpack_into(model: keras.Model, content: bytes, source: str, instead: str) -> None:
     """Gives a model the weights that `packed` wrote.
 
     Args:
         model: with the same weights by name, shape and order.
         content: of the file.
         source: its path, for messages.
+        instead: what to do about a damaged file, besides restoring it: "run MorphTrainer again".
 
     Raises:
         MorphError: the file is damaged, or its weights are not this network's.
@@ -34,8 +35,7 @@ def unpack_into(model: keras.Model, content: bytes, source: str) -> None:
             values = [stored[str(number)] for number in range(len(paths))]
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise MorphError(
-            f"The weights in {source} cannot be read ({error}). Restore the file, run MorphTrainer again, or train "
-            "without warm_start."
+            f"The weights in {source} cannot be read ({error}). Restore the file, or {instead}."
         ) from error
     found = {name: value.shape for name, value in zip(paths, values, strict=True)}
     expected = {weight.path: tuple(weight.shape) for weight in model.weights}
@@ -43,6 +43,6 @@ def unpack_into(model: keras.Model, content: bytes, source: str) -> None:
         differing = sorted(dict(found.items() ^ expected.items()))
         raise MorphError(
             f"The weights in {source} are of another network: {', '.join(differing[:3]) or 'their order'} differ in "
-            "name or shape. Use the module file and the hyperparameters of the search."
+            "name or shape. Use the module file and the hyperparameters that they were trained with."
         )
     model.set_weights(values)
