@@ -48,6 +48,21 @@ def test_backbones_of_keras_hub(name):
     assert is_named or (abs(row.counted - 1) <= 2e-3 and abs(row.pruned_count - 1) <= 2e-3)
 
 
+TASKS = [
+    "BartSeq2SeqLM", "BloomCausalLM", "MixtralCausalLM", "MoonshineAudioToText", "ResNetImageClassifier",
+    "RetinaNetObjectDetector", "RobertaClassifier", "SegFormerImageSegmenter",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=WHEN) for name in TASKS])
+def test_task_models_of_keras_hub(name):
+    row = coverage.examine(name)
+    assert not row.error
+    assert row.whole <= 1e-5 and row.loaded <= 1e-5 and row.masks <= 1e-5
+    assert row.prunable >= 0.7
+    assert abs(row.counted - 1) <= 2e-3 and abs(row.pruned_count - 1) <= 2e-3
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=WHEN) for name in sorted(REFUSED)])
 def test_backbones_that_cannot_be_rebuilt_say_which_layer(name):
     assert re.search("not rebuilt: MorphError: (Layer|Weight) '", coverage.examine(name).error)
