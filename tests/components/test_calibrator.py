@@ -62,7 +62,7 @@ def a_calibration(tmp_path: pathlib.Path, machine: str = "") -> DeviceCalibratio
     }  # fmt: skip
     nothing = {"per_gflop": 0.0, "per_gigabyte": 0.0, "constant": 0.0}
     content = {
-        "schema_version": 2,
+        "schema_version": 3,
         "name": "phone",
         "measured_on": measured,
         "repeatability": {"entries": 0.0, "networks": 0.0},
@@ -70,6 +70,7 @@ def a_calibration(tmp_path: pathlib.Path, machine: str = "") -> DeviceCalibratio
         "rest": nothing,
         "shares": {"kernels": 1.0, "rest": 1.0},
         "tables": [],
+        "waste": {},
     }
     path = pathlib.Path(artifact.uri, "calibration.json")
     path.parent.mkdir(parents=True)

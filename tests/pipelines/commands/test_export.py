@@ -83,7 +83,7 @@ def test_a_model_is_measured_and_its_file_is_a_cost(folder, tmp_path):
 
 def test_a_calibration_from_elsewhere_is_told_of_beside_the_costs(folder, tmp_path):
     calibration = {
-        "schema_version": 2,
+        "schema_version": 3,
         "name": "phone",
         "measured_on": {
             "machine": "a phone", "device": "a phone", "runtime": "litert", "dtype": "float32", "batch_size": 1,
@@ -94,6 +94,7 @@ def test_a_calibration_from_elsewhere_is_told_of_beside_the_costs(folder, tmp_pa
         "rest": {"per_gflop": 0.0, "per_gigabyte": 1.0, "constant": 0.1},
         "shares": {"kernels": 1.0, "rest": 1.0},
         "tables": [],
+        "waste": {},
     }  # fmt: skip
     (tmp_path / "phone.json").write_text(json.dumps(calibration))
     result = invoke("cost", folder / "model.keras", "--cost", f"latency:{tmp_path / 'phone.json'}")
