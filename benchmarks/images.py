@@ -55,14 +55,15 @@ def plain(widths: Sequence[int]) -> keras.Model:
     return _classifier(image, x)
 
 
-def residual(widths: Sequence[int], blocks: int) -> keras.Model:
+def residual(widths: Sequence[int], blocks: int, pixels: int = 16) -> keras.Model:
     """A ResNet for CIFAR (He et al., 2015, section 4.2), of two convolutions a block, with projections at strides.
 
     Args:
         widths: of the stages; the first is also the stem's.
         blocks: of each stage.
+        pixels: of the images, each way.
     """
-    image, x = _image()
+    image, x = _image(pixels)
     x = layers.ReLU()(_convolution(x, widths[0], "stem"))
     for stage, width in enumerate(widths):
         for block in range(blocks):
@@ -76,8 +77,8 @@ def residual(widths: Sequence[int], blocks: int) -> keras.Model:
     return _classifier(image, x)
 
 
-def _image() -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    image = keras.Input((16, 16, 3))
+def _image(pixels: int = 16) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    image = keras.Input((pixels, pixels, 3))
     flipped = layers.RandomFlip("horizontal", name="flip")(image)
     return image, layers.RandomTranslation(0.125, 0.125, name="shift")(flipped)
 
@@ -100,16 +101,16 @@ NETWORKS = {
 }
 
 
-def train(model: keras.Model, data: tuple, epochs: int) -> None:
+def train(model: keras.Model, data: tuple, epochs: int, batch: int = BATCH, verbose: int = 0) -> None:
     """Train with SGD on one cosine schedule."""
-    steps = epochs * (len(data[0]) // BATCH)
+    steps = epochs * (len(data[0]) // batch)
     rate = keras.optimizers.schedules.CosineDecay(FIRST, steps, warmup_target=PEAK, warmup_steps=steps // 20)
     model.compile(
         keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(data[0], data[1], batch_size=BATCH, epochs=epochs, verbose=0)
+    model.fit(data[0], data[1], batch_size=batch, epochs=epochs, verbose=verbose)
 
 
 def accuracy(model: keras.Model, data: tuple) -> float:

@@ -172,7 +172,8 @@ class MorphTrainer(base_component.BaseComponent):
             search_fraction: with `"in_place"`, the part of the epochs that the search takes, to the nearest whole
                 epoch; a quarter by default.
             distill: with `"in_place"`, True or a dict with some of "temperature" (3) and "weight" (0.5): the network
-                that is cut also learns to answer as the seed did at that moment. See `StructureSearch`.
+                that is cut also learns to answer as the seed did at that moment, after the search's epochs only: a weak
+                teacher, so compare. See `StructureSearch`.
 
         Raises:
             MorphError: what can be seen to be wrong without data.
