@@ -66,7 +66,6 @@ ARMS = {
     "in place, group_lasso": Arm("in place", 0.25, {"gate": "group_lasso"}),
     "in place, logistic_sigmoid": Arm("in place", 0.25, {"gate": "logistic_sigmoid"}),
     "in place, distilled": Arm("in place", 0.25, {"distill": True}),
-    "in place, two cycles": Arm("in place", 0.5, {"cycles": 2}),
     **{f"Torch-Pruning, {name}": Arm("peer", 0.25, {"criterion": name}) for name in accuracy_torch.CRITERIA},
 }
 
