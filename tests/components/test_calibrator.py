@@ -8,6 +8,7 @@ import pytest
 from tfx.proto import trainer_pb2
 
 import morph_core as morph
+from morph_core.cost import costs
 from morph_core.cost.machine import this_machine
 from morph_core.device import calibrate as calibrating
 from morph_tfx.components import (
@@ -91,8 +92,9 @@ def test_the_artifact_is_a_calibration_of_this_machine(calibration):
     assert calibration.get_float_custom_property("networks_repeat") >= 0
 
 
-def test_a_search_counts_by_the_calibration(search, run, tmp_path):
+def test_a_search_counts_by_the_calibration(search, run, tmp_path, monkeypatch):
     """By this one, milliseconds are FLOPs."""
+    monkeypatch.setattr(costs, "_told", set())  # it is told once in a process
     here = a_calibration(tmp_path, machine="a phone")
     component = search(calibration=channel(here), target=0.5)
     with pytest.warns(UserWarning, match="'phone' was measured on"):

@@ -11,6 +11,7 @@ from tfx.proto import trainer_pb2
 from tfx.types import standard_artifacts
 
 import morph_core as morph
+from morph_core.cost import costs
 from morph_core.cost.calibration import Estimate, Shares
 from morph_core.cost.machine import this_machine
 from morph_tfx.components import MorphStructure, MorphTrainer, StructureExporter
@@ -135,7 +136,10 @@ def test_a_later_cycle_keeps_to_measured_milliseconds_of_the_original_seed(searc
 
 
 @pytest.mark.thorough
-def test_what_another_machine_has_measured_is_searched_by_and_not_measured_here(search, run, tmp_path, capsys):
+def test_what_another_machine_has_measured_is_searched_by_and_not_measured_here(
+    search, run, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(costs, "_told", set())  # it is told once in a process
     cost = calibration_file(tmp_path / "rig.json", "another, 64 cores")
     with pytest.warns(UserWarning, match="'rig' was measured on another, 64 cores"):
         component = search(target={cost: 0.6, "params": 0.9})

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from keras import layers
 
+from morph_core.cost import costs
 from morph_tfx.pipelines.commands.cli import cli
 
 
@@ -81,7 +82,8 @@ def test_a_model_is_measured_and_its_file_is_a_cost(folder, tmp_path):
     assert data["costs"]["latency:here"]["seed"] > 0
 
 
-def test_a_calibration_from_elsewhere_is_told_of_beside_the_costs(folder, tmp_path):
+def test_a_calibration_from_elsewhere_is_told_of_beside_the_costs(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, "_told", set())  # it is told once in a process
     calibration = {
         "schema_version": 3,
         "name": "phone",
