@@ -95,7 +95,7 @@ def test_the_exported_model_carries_its_structure_and_the_schema_of_the_raw_exam
 
 @pytest.mark.thorough
 def test_without_transform_raw_tensors_and_serialized_examples_get_the_same_answer(raw_retrain, run, held_out):
-    outputs = run(raw_retrain())
+    outputs = run(raw_retrain(custom_config={"epochs": 12}))
     images, labels = held_out
     signatures = load(outputs["model"]).signatures
     raw = signatures["raw_tensors"](image=tf.constant(images))["outputs"].numpy()

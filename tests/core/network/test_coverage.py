@@ -34,7 +34,12 @@ NAMES = sorted(set(coverage.names()) - REFUSED)
 WHEN = pytest.mark.thorough if keras.__version__.startswith("3.12.") else pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[WHEN] * (name not in QUICK)) for name in NAMES])
+def when(name):
+    """Two ResNets in one, as BASNet is, take half a minute."""
+    return [] if name in QUICK else [pytest.mark.slow] if name == "BASNetBackbone" else [WHEN]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=when(name)) for name in NAMES])
 def test_backbones_of_keras_hub(name):
     row = coverage.examine(name)
     if name in NOT_EVERYWHERE and row.error.startswith("not made"):
