@@ -1,11 +1,12 @@
-"""Does an opened network answer as the seed does? It is asked, before anything is built on it.
+"""Do two networks answer alike on the same random numbers? And does an opened one answer as the seed does?
 
 Opening trusts what layers say of their own shapes, and what their code does on symbolic tensors. A layer may say one
-thing and do another, so both networks are run once on the same random numbers.
+thing and do another, so both networks are run once, before anything is built on the opened one.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -20,13 +21,40 @@ _ROUNDING, _HALF_ROUNDING = 1e-4, 5e-2
 _OPEN_SIZES = {3: 12, 4: 32, 5: 16}
 
 
+def random_inputs(model: keras.Model, rng: np.random.Generator) -> Any:
+    """Two examples for a model, as tensors in the structure of its inputs.
+
+    Numbers are from -1 to 1, integers 0 and 1, which every vocabulary has.
+    """
+
+    def draw(tensor: Any) -> Any:
+        open_size = _OPEN_SIZES.get(len(tensor.shape), 12)
+        shape = (tensor.shape[0] or 2, *(size or open_size for size in tensor.shape[1:]))
+        is_float = keras.backend.is_float_dtype(tensor.dtype)
+        drawn = rng.uniform(-1, 1, shape).astype("float32") if is_float else rng.integers(0, 2, shape)
+        return keras.ops.convert_to_tensor(drawn, dtype=tensor.dtype)
+
+    return keras.tree.map_structure(draw, input_structure(model))
+
+
+def largest_difference(expected: Any, received: Any) -> float:
+    """How far outputs are from those expected, as a share of the largest of each; infinity where one is no number."""
+    worst = 0.0
+    for pair in zip(keras.tree.flatten(expected), keras.tree.flatten(received), strict=True):
+        # Outputs may be truth values, too, or whole numbers without a sign.
+        one, other = (as_numpy(output).astype("float64") for output in pair)
+        scale = max(float(np.abs(one).max(initial=0.0)), 1e-12)
+        difference = float(np.abs(one - other).max(initial=0.0)) / scale
+        worst = max(worst, difference if math.isfinite(difference) else math.inf)
+    return worst
+
+
 def disagreement(model: keras.Model, trace: Trace) -> str:
     """Why a trace is not of this model; "" when it is, or when the model does not run on random numbers.
 
     Weights, and the state of random generators, are left as they were.
     """
-    structure = input_structure(model)
-    batch = keras.tree.map_structure(_draw, structure)
+    batch = random_inputs(model, np.random.default_rng(0))
     try:
         expected = _answers(lambda: model(batch, training=False))
     except Exception:  # noqa: BLE001 -- a model may ask more of its inputs than that they are numbers
@@ -68,16 +96,6 @@ def _difference(expected: list[np.ndarray], received: list[np.ndarray]) -> str:
         if far > rounding * max(np.abs(one).max(initial=0.0), 1e-6):
             return f"the opened network answers otherwise than the layers themselves (by {far:.2g})"
     return ""
-
-
-def _draw(tensor: Any) -> Any:
-    """Two examples of an input: small whole numbers, or numbers around zero."""
-    shape = [2 if tensor.shape[0] is None else tensor.shape[0]]
-    shape += [_OPEN_SIZES.get(len(tensor.shape), 12) if size is None else size for size in tensor.shape[1:]]
-    rng = np.random.default_rng(len(shape))
-    if keras.backend.is_float_dtype(tensor.dtype):
-        return keras.ops.convert_to_tensor(rng.uniform(-1, 1, shape).astype("float32"), dtype=tensor.dtype)
-    return keras.ops.convert_to_tensor(rng.integers(0, 2, shape), dtype=tensor.dtype)
 
 
 def _answers(run: Any, losses: bool = False) -> list[np.ndarray]:

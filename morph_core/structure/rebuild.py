@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import operator
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -26,6 +25,7 @@ from keras import ops
 
 from ..arrays import as_numpy, weight_of
 from ..errors import MorphError
+from ..network.agreement import largest_difference, random_inputs
 from ..network.gating import gated_call
 from ..network.graph import ChannelGraph
 from ..network.placement import Placement
@@ -194,23 +194,10 @@ def verify(
         0 for perfect agreement; float32 networks reach about 1e-6. Infinity when an output is not a finite number.
     """
     if inputs is None:
-        rng = np.random.default_rng(seed)
-        inputs = keras.tree.map_structure(lambda tensor: random_like(tensor, rng), input_structure(model))
+        inputs = random_inputs(model, np.random.default_rng(seed))
     structure = loaded(structure)
     student = rebuild(model, structure, weights="inherit")
-    worst = 0.0
-    pairs = zip(
-        keras.tree.flatten(masked(model, structure, inputs)),
-        keras.tree.flatten(student(inputs, training=False)),
-        strict=True,
-    )
-    for expected, received in pairs:
-        # Outputs may be truth values, too, or whole numbers without a sign.
-        expected, received = as_numpy(expected).astype("float64"), as_numpy(received).astype("float64")
-        scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
-        difference = float(np.abs(expected - received).max(initial=0.0)) / scale
-        worst = max(worst, difference if math.isfinite(difference) else math.inf)
-    return worst
+    return largest_difference(masked(model, structure, inputs), student(inputs, training=False))
 
 
 def loaded(structure: Any) -> Structure:
@@ -223,14 +210,6 @@ def loaded(structure: Any) -> Structure:
             "A search gives one: search.structure()."
         )
     return structure
-
-
-def random_like(tensor: Any, rng: np.random.Generator) -> np.ndarray:
-    """Two examples for a model's input: numbers from -1 to 1; of integers 0 and 1, which every vocabulary has."""
-    shape = (tensor.shape[0] or 2, *(size or 8 for size in tensor.shape[1:]))
-    if keras.backend.is_float_dtype(tensor.dtype):
-        return rng.uniform(-1, 1, shape).astype(tensor.dtype)
-    return rng.integers(0, 2, shape).astype(tensor.dtype)
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
@@ -480,18 +459,8 @@ def _parts(
     """What the new layers take over: all that is left, or what belongs to frozen layers and statistics alone."""
     alive = np.append(alive_units(graph, structure), True)
     parts: list[Part] = []
-    done: set[int] = set()
-    for index, call in enumerate(graph.trace.calls):
-        seed_layer: Any = call.layer
-        layer = made.get(id(seed_layer))
-        if not isinstance(layer, keras.Layer) or not topology.calls[index] or id(layer) in done:
-            continue
-        done.add(id(layer))
-        if hasattr(layer, "adapt"):
-            store: dict[str, Any] = {}
-            seed_layer.save_own_variables(store)
-            layer.load_own_variables(store)
-            continue
+    for index, layer in layers_to_fill(graph, topology, made):
+        seed_layer: Any = graph.trace.calls[index].layer
         is_frozen = not seed_layer.trainable and bool(seed_layer.weights)
         if is_frozen:
             _check_not_expanded(graph, index, structure)
@@ -500,6 +469,31 @@ def _parts(
         if inherits:
             parts += parts_of_random_states(seed_layer, layer)
     return parts
+
+
+def layers_to_fill(graph: ChannelGraph, topology: Topology, made: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+    """New layers, each once, with the index of a call, that is left, of the one that it stands for.
+
+    What a layer has learned of the data by `adapt` is copied here, and it is left out: no channel has a part of it.
+
+    Args:
+        graph: of the seed.
+        topology: what is left of it.
+        made: the new layers, by the id of the seed's.
+    """
+    done: set[int] = set()
+    for index, call in enumerate(graph.trace.calls):
+        old: Any = call.layer
+        layer = made.get(id(old))
+        if not isinstance(layer, keras.Layer) or not topology.calls[index] or id(layer) in done:
+            continue
+        done.add(id(layer))
+        if hasattr(layer, "adapt"):
+            store: dict[str, Any] = {}
+            old.save_own_variables(store)
+            layer.load_own_variables(store)
+            continue
+        yield index, layer
 
 
 def _parts_of_weights(graph: ChannelGraph, index: int, layer: Any, alive: np.ndarray) -> Iterator[Part]:

@@ -28,9 +28,9 @@ import numpy as np
 
 from ..arrays import as_numpy, weight_of
 from ..errors import MorphError
+from ..network.agreement import largest_difference, random_inputs
 from ..network.graph import ChannelGraph
-from ..network.trace import input_structure
-from .rebuild import Part, loaded, parts_of_random_states, random_like, rebuilt_at
+from .rebuild import Part, layers_to_fill, loaded, parts_of_random_states, rebuilt_at
 from .structure import Structure
 
 # Of the largest output: float32 networks agree to about 1e-6, half precision to about 1e-2.
@@ -77,25 +77,15 @@ def widened(model: keras.Model, structure: Structure, seed: int = 0) -> tuple[ke
     """
     graph = ChannelGraph.from_model(model)
     widths = _widths(graph, structure)
-    wide, made = rebuilt_at(model, graph, widths, graph.survivors(widths > 0))
+    topology = graph.survivors(widths > 0)
+    wide, made = rebuilt_at(model, graph, widths, topology)
     copies = _Copies(graph, ChannelGraph.from_model(wide), np.random.default_rng(seed))
     parts: list[Part] = []
-    done: set[int] = set()
-    for index, call in enumerate(graph.trace.calls):
-        old: Any = call.layer
-        new = made.get(id(old))
-        if not isinstance(new, keras.Layer) or id(new) in done:
-            continue
-        done.add(id(new))
-        if hasattr(new, "adapt"):
-            store: dict[str, Any] = {}
-            old.save_own_variables(store)
-            new.load_own_variables(store)
-            continue
+    for index, new in layers_to_fill(graph, topology, made):
         for part, value in copies.weights(index, new):
             part.variable.assign(value)
             parts.append(part)
-        for part in parts_of_random_states(old, new):
+        for part in parts_of_random_states(graph.trace.calls[index].layer, new):
             part.inherit()
             parts.append(part)
     _check_answers(
@@ -257,21 +247,13 @@ def _gathered(value: np.ndarray, follows: tuple[str | None, ...], places: Mappin
 
 def _check_answers(model: keras.Model, wide: keras.Model, widened: list[str]) -> None:
     """Raise unless both networks answer alike on random numbers."""
-    rng = np.random.default_rng(0)
-    inputs = keras.tree.map_structure(lambda tensor: random_like(tensor, rng), input_structure(model))
+    inputs = random_inputs(model, np.random.default_rng(0))
     exact = all(layer.compute_dtype == "float32" for layer in model.layers if isinstance(layer, keras.Layer))
-    outputs = [keras.tree.flatten(each(inputs, training=False)) for each in (model, wide)]
-    for expected, received in zip(*map(_as_floats, outputs), strict=True):
-        scale = max(float(np.abs(expected).max(initial=0.0)), 1e-12)
-        difference = float(np.abs(expected - received).max(initial=0.0)) / scale
-        if not difference <= (_ROUNDING if exact else _HALF_ROUNDING):
-            raise MorphError(
-                f"widen: network '{model.name}' answers otherwise when it is widened (by {difference:.1e} of the "
-                f"largest output) in {', '.join(repr(name) for name in widened[:8])}. A layer of your own may "
-                "treat channels in a way that its rule or the probe does not know: correct its rule with "
-                "morph_core.register_rule, or leave the widths of its groups as they are."
-            )
-
-
-def _as_floats(outputs: list[Any]) -> list[np.ndarray]:
-    return [as_numpy(output).astype("float64") for output in outputs]
+    difference = largest_difference(model(inputs, training=False), wide(inputs, training=False))
+    if difference > (_ROUNDING if exact else _HALF_ROUNDING):
+        raise MorphError(
+            f"widen: network '{model.name}' answers otherwise when it is widened (by {difference:.1e} of the "
+            f"largest output) in {', '.join(repr(name) for name in widened[:8])}. A layer of your own may "
+            "treat channels in a way that its rule or the probe does not know: correct its rule with "
+            "morph_core.register_rule, or leave the widths of its groups as they are."
+        )

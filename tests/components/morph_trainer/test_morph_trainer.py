@@ -11,11 +11,9 @@ from tfx.proto import trainer_pb2
 from tfx.types import standard_artifacts
 
 import morph_core as morph
-from morph_core.cost import costs
-from morph_core.cost.calibration import Estimate, Shares
-from morph_core.cost.machine import this_machine
 from morph_tfx.components import MorphStructure, MorphTrainer, StructureExporter
 from tests.components.conftest import DIGITS, RAW_DIGITS, channel, fails_cleanly, inputs_of, make, narrowed, write_split
+from tests.core.calibrations import WIDTHS_OF_4, calibration, forget_warnings
 
 
 def written(run_dir):
@@ -92,28 +90,13 @@ def test_a_second_cycle_starts_from_the_first_ones_structure_and_counts_in_the_o
     assert outputs["structure"].get_float_custom_property("expand_to") == pytest.approx(0.7)
 
 
-def calibration_file(path, machine):
-    """A calibration by which a GFLOP takes a second, and widths are multiples of 4; measured on that machine."""
-    measured_on = {
-        "machine": machine, "device": "made up", "runtime": "tf.function", "dtype": "float32", "batch_size": 1,
-        "threads": 1, "versions": {}, "date": "2026-11-21", "model": "none",
-    }  # fmt: skip
-    calibration = morph.Calibration(
-        name=path.stem,
-        measured_on=measured_on,
-        repeatability={"entries": 0.0, "networks": 0.0},
-        kernels=Estimate(1000.0, 0.0, 0.0),
-        rest=Estimate(0.0, 0.0, 0.0),
-        shares=Shares(1.0, 1.0),
-        tables=(),
-        waste={"1": 0.5, "2": 0.5, "4": 0.0, "8": 0.0, "16": 0.0},
-    )
-    path.write_text(calibration.to_json())
+def calibration_file(path, machine=""):
+    path.write_text(calibration(path.stem, machine, waste=WIDTHS_OF_4).to_json())
     return f"latency:{path}"
 
 
 def test_a_budget_in_measured_milliseconds_is_kept_widened_and_measured(search, run, tmp_path, capsys):
-    cost = calibration_file(tmp_path / "rig.json", this_machine())
+    cost = calibration_file(tmp_path / "rig.json")
     outputs = run(search(cost=cost, target=0.6, expand_to=0.8, multiple_of="auto"))
     structure = StructureExporter(outputs["structure"]).read()
     pair = structure.costs["latency:rig"]
@@ -128,7 +111,7 @@ def test_a_budget_in_measured_milliseconds_is_kept_widened_and_measured(search, 
 
 @pytest.mark.thorough
 def test_a_later_cycle_keeps_to_measured_milliseconds_of_the_original_seed(search, run, tmp_path):
-    cost = calibration_file(tmp_path / "rig.json", this_machine())
+    cost = calibration_file(tmp_path / "rig.json")
     first = narrowed(DIGITS, tmp_path, **{"conv2d-1": 12, "conv2d-2": 12})
     outputs = run(search(cost=cost, target=0.3, structure=channel(first), gate="logistic_sigmoid"))
     pair = StructureExporter(outputs["structure"]).read().costs["latency:rig"]
@@ -139,7 +122,7 @@ def test_a_later_cycle_keeps_to_measured_milliseconds_of_the_original_seed(searc
 def test_what_another_machine_has_measured_is_searched_by_and_not_measured_here(
     search, run, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(costs, "_told", set())  # it is told once in a process
+    forget_warnings(monkeypatch)
     cost = calibration_file(tmp_path / "rig.json", "another, 64 cores")
     with pytest.warns(UserWarning, match="'rig' was measured on another, 64 cores"):
         component = search(target={cost: 0.6, "params": 0.9})

@@ -11,15 +11,14 @@ import pytest
 from keras import layers
 
 import morph_core as morph
-from morph_core.cost import costs
 from morph_core.cost.calibration import Estimate, Shares, Table
 from morph_core.cost.costs import elements_moved, flops
 from morph_core.cost.devices import read_calibration
-from morph_core.cost.machine import this_machine
 from morph_core.device import calibrate as calibrating
 from morph_core.device import parts
 from morph_core.device.grid import grids_of
 from morph_core.device.stopwatch import Stopwatch
+from tests.core.calibrations import calibration, forget_warnings
 from tests.core.networks import conv, mlp, network, random_structure, residual, two_moons
 
 BACKEND = keras.backend.backend()
@@ -253,29 +252,23 @@ def test_a_table_says_nothing_of_widths_that_it_ties_otherwise():
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def calibration(**changes):
-    measured_on = {
-        "machine": this_machine(),
-        "device": "made up", "runtime": "xla", "dtype": "float32", "batch_size": 2, "threads": 1, "versions": {},
-        "date": "2026-11-21", "model": "none",
-    }  # fmt: skip
-    whole = morph.Calibration(
-        name="made",
-        measured_on={**measured_on, **changes},
-        repeatability={"entries": 0.0, "networks": 0.0},
+def by_hand(machine=""):
+    return calibration(
+        "made",
+        machine,
+        batch_size=2,
         kernels=Estimate(1.0, 2.0, 0.5),
         rest=Estimate(0.0, 0.0, 0.25),
         shares=Shares(1.0, 2.0),
         tables=(TABLE,),
         waste={"1": 0.3, "2": 0.1, "4": 0.0, "8": 0.01, "16": 0.0},
     )
-    return whole
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
-    (tmp_path / "made.json").write_text(calibration().to_json())
+    (tmp_path / "made.json").write_text(by_hand().to_json())
     read = read_calibration(tmp_path / "made.json")
-    assert dataclasses.asdict(read) == dataclasses.asdict(calibration())
+    assert dataclasses.asdict(read) == dataclasses.asdict(by_hand())
 
 
 def test_calls_without_a_table_are_estimated():
@@ -283,18 +276,18 @@ def test_calls_without_a_table_are_estimated():
     inputs = keras.Input((1000,))
     graph = morph.ChannelGraph.from_model(keras.Model(inputs, layers.Dense(1000, use_bias=False)(inputs)))
     expected = 1.0 * 0.004 + 2.0 * 2 * 4 * 1_002_000 / 1e9 + 0.5
-    assert graph.cost(morph.latency(calibration())) == pytest.approx(expected / 2)
+    assert graph.cost(morph.latency(by_hand())) == pytest.approx(expected / 2)
 
 
-def test_a_file_from_another_machine_is_told_of_once(tmp_path):
-    (tmp_path / "made.json").write_text(calibration(machine="another, 64 cores").to_json())
-    costs._told.clear()
+def test_a_file_from_another_machine_is_told_of_once(tmp_path, monkeypatch):
+    (tmp_path / "made.json").write_text(by_hand(machine="another, 64 cores").to_json())
+    forget_warnings(monkeypatch)
     with pytest.warns(UserWarning, match=r"Calibration 'made' was measured on another, 64 cores, this is .* cores"):
         morph.cost_of(f"latency:{tmp_path / 'made.json'}")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         morph.cost_of(f"latency:{tmp_path / 'made.json'}")
-        morph.latency(calibration())
+        morph.latency(by_hand())
 
 
 @pytest.mark.parametrize(
@@ -315,7 +308,7 @@ def test_a_file_from_another_machine_is_told_of_once(tmp_path):
     ],
 )
 def test_a_measured_file_with_a_mistake_is_refused(tmp_path, place, value, message):
-    data = json.loads(calibration().to_json())
+    data = json.loads(by_hand().to_json())
     inner = data
     for key in place[:-1]:
         inner = inner[key]

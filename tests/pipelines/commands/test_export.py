@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from keras import layers
 
-from morph_core.cost import costs
 from morph_tfx.pipelines.commands.cli import cli
+from tests.core.calibrations import calibration, forget_warnings
 
 
 def invoke(*arguments: object):
@@ -83,22 +83,8 @@ def test_a_model_is_measured_and_its_file_is_a_cost(folder, tmp_path):
 
 
 def test_a_calibration_from_elsewhere_is_told_of_beside_the_costs(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "_told", set())  # it is told once in a process
-    calibration = {
-        "schema_version": 3,
-        "name": "phone",
-        "measured_on": {
-            "machine": "a phone", "device": "a phone", "runtime": "litert", "dtype": "float32", "batch_size": 1,
-            "threads": 1, "versions": {}, "date": "2026-11-21", "model": "",
-        },
-        "repeatability": {"entries": 0.0, "networks": 0.0},
-        "kernels": {"per_gflop": 1.0, "per_gigabyte": 1.0, "constant": 0.1},
-        "rest": {"per_gflop": 0.0, "per_gigabyte": 1.0, "constant": 0.1},
-        "shares": {"kernels": 1.0, "rest": 1.0},
-        "tables": [],
-        "waste": {},
-    }  # fmt: skip
-    (tmp_path / "phone.json").write_text(json.dumps(calibration))
+    forget_warnings(monkeypatch)
+    (tmp_path / "phone.json").write_text(calibration("phone", "a phone").to_json())
     result = invoke("cost", folder / "model.keras", "--cost", f"latency:{tmp_path / 'phone.json'}")
     assert result.exit_code == 0, result.output
     assert "Calibration 'phone' was measured on a phone, this is " in " ".join(result.output.split())
