@@ -22,6 +22,7 @@ from ..errors import MorphError
 from .channels import Channels
 from .composites import channels_of_model
 from .inside import Inside, bound
+from .remembering import remembered
 from .schedule import Step, scheduled
 from .sizes import Sizes
 from .topology import Topology, survivors
@@ -65,7 +66,8 @@ class ChannelGraph(Channels):
     def from_model(cls, model: keras.Model) -> ChannelGraph:
         """Find the channel groups of a functional or Sequential Keras model; the model is left untouched.
 
-        Layers that run other layers are opened: see `composites`.
+        Layers that run other layers are opened: see `composites`. The graph is remembered with the model: the next call
+        gives the same object, unless an attribute of one of the layers, or a rule, has changed.
 
         Raises:
             MorphError: the model is subclassed, not built, or has a layer whose number of channels is unknown.
@@ -78,6 +80,10 @@ class ChannelGraph(Channels):
             >>> [(group.size, group.prunable) for group in morph.ChannelGraph.from_model(model).groups]
             [(16, True), (10, False)]
         """
+        return remembered(model, lambda: cls._found(model))
+
+    @classmethod
+    def _found(cls, model: keras.Model) -> ChannelGraph:
         found = channels_of_model(model)
         return cls(**{field.name: getattr(found, field.name) for field in dataclasses.fields(found)})
 

@@ -81,7 +81,7 @@ def trace(model: keras.Model) -> Trace:
         MorphError: `model` is subclassed or not built, so that Keras kept no record of its graph.
     """
     walk = _Walk()
-    root = _function_of(model)
+    root = function_of(model)
     inputs = tuple(walk.number(tensor) for tensor in root.inputs)
     for index, tensor in zip(inputs, root.inputs, strict=True):
         walk.known[id(tensor)] = index
@@ -97,20 +97,20 @@ def trace(model: keras.Model) -> Trace:
 
 def standardize_inputs(model: keras.Model, inputs: Any) -> list[Any]:
     """A model's inputs (a tensor, list or dict) as the flat list that `Trace.inputs` numbers."""
-    return _function_of(model)._standardize_inputs(inputs)
+    return function_of(model)._standardize_inputs(inputs)
 
 
 def pack_outputs(model: keras.Model, outputs: list[Any]) -> Any:
     """A flat list of outputs in the structure that the model returns."""
-    return keras.tree.pack_sequence_as(_function_of(model)._outputs_struct, outputs)
+    return keras.tree.pack_sequence_as(function_of(model)._outputs_struct, outputs)
 
 
 def input_structure(model: keras.Model) -> Any:
     """The symbolic inputs in the structure that the model was made with."""
-    return _function_of(model)._inputs_struct
+    return function_of(model)._inputs_struct
 
 
-def _function_of(model: Any) -> Any:
+def function_of(model: Any) -> Any:
     """The functional graph behind a model, also behind a Sequential."""
     if isinstance(model, keras.Sequential):
         if model._functional is None:
@@ -173,7 +173,7 @@ class _Walk:
     def _visit_nested(
         self, model: keras.Model, args: tuple, kwargs: dict, prefix: str, training: bool | None, resized: bool
     ) -> tuple[int, ...]:
-        function = _function_of(model)
+        function = function_of(model)
         given = [ref.index for ref in _refs(args)] or [ref.index for ref in _refs(kwargs)]
         if len(given) != len(function.inputs):
             raise MorphError(
