@@ -77,7 +77,8 @@ class DeviceCalibrator(base_component.BaseComponent):
         Args:
             module_file: path of the user's Python file with `build_model`. Exactly one of module_file and module_path.
             module_path: an importable module with the same function.
-            custom_config: `hparams` for `build_model`; other keys are those of the trainers and have no effect.
+            custom_config: `hparams` for `build_model`, and `checkpoint_dir` to go on from when the execution was
+                killed; other keys are those of the trainers and have no effect.
             device: what to call it: the cost is then named `latency:DEVICE` in structures and reports.
             runtime: how the network will run: "tf.function", "xla" or "litert".
             dtype: in what: "float32", "bfloat16" or "float16".

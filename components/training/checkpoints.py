@@ -99,7 +99,7 @@ def place(
     base = config.get("checkpoint_dir") or _directory_of_node(context)
     if not base:
         print(
-            "No checkpoints: what is trained so far is lost if this execution is killed. Name a directory that "
+            "No checkpoints: what is done so far is lost if this execution is killed. Name a directory that "
             "survives it in custom_config['checkpoint_dir'] (in a configuration: kubeflow.checkpoint_dir), such as a "
             "mounted volume or gs://...",
             flush=True,

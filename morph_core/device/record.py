@@ -29,7 +29,7 @@ class Record:
     """
 
     def __init__(self, path: pathlib.Path, header: dict[str, Any]) -> None:
-        self.path = path.with_name(f"{path.name}.part")
+        self.path = record_of(path)
         self._header, self._saved_at = json.loads(json.dumps(header)), time.monotonic()
         self.milliseconds: dict[str, float] = self._read() if self.path.exists() else {}
         self.save()
@@ -62,6 +62,11 @@ class Record:
                 f"this one {str(self._header[name])[:80]!r}. {remove}"
             )
         return measured
+
+
+def record_of(path: pathlib.Path) -> pathlib.Path:
+    """Where the record of a calibration file lies until that is written."""
+    return path.with_name(f"{path.name}.part")
 
 
 def write_whole(path: pathlib.Path, content: bytes) -> None:

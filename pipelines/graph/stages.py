@@ -73,9 +73,7 @@ def training(config: PipelineConfig, training: TrainingConfig, **display: str) -
         training: its `search` or `retrain`.
         display: further entries, to be shown.
     """
-    custom_config: dict[str, Any] = {"batch_size": training.batch_size, "hparams": dict(config.hparams), **display}
-    if config.checkpoint_dir is not None:
-        custom_config["checkpoint_dir"] = config.checkpoint_dir
+    custom_config: dict[str, Any] = {"batch_size": training.batch_size, **_shared(config), **display}
     if training.distribution is not None:
         custom_config["distribution"] = training.distribution.model_dump(mode="json", exclude_none=True)
     if training.mixed_precision:
@@ -85,6 +83,14 @@ def training(config: PipelineConfig, training: TrainingConfig, **display: str) -
     return {"custom_config": {"epochs": training.epochs, **custom_config}}
 
 
+def _shared(config: PipelineConfig) -> dict[str, Any]:
+    """What every step that builds the network has in its custom_config."""
+    shared: dict[str, Any] = {"hparams": dict(config.hparams)}
+    if config.checkpoint_dir is not None:
+        shared["checkpoint_dir"] = config.checkpoint_dir
+    return shared
+
+
 def calibrate(config: PipelineConfig) -> list[DeviceCalibrator]:
     """The step that measures a device, where the configuration asks for one."""
     if config.calibrate is None:
@@ -92,7 +98,7 @@ def calibrate(config: PipelineConfig) -> list[DeviceCalibrator]:
     return [
         DeviceCalibrator(
             module_file=config.module_file,
-            custom_config={"hparams": dict(config.hparams)},
+            custom_config=_shared(config),
             **config.calibrate.model_dump(),
         )
     ]

@@ -1,6 +1,5 @@
 """DeviceCalibrator measures this machine, and the searches count by what it wrote."""
 
-import json
 import pathlib
 import re
 
@@ -8,9 +7,8 @@ import pytest
 from tfx.proto import trainer_pb2
 
 import morph_core as morph
-from morph_core.cost import costs
-from morph_core.cost.machine import this_machine
 from morph_core.device import calibrate as calibrating
+from morph_core.device.stopwatch import Stopwatch
 from morph_tfx.components import (
     DeviceCalibration,
     DeviceCalibrator,
@@ -21,6 +19,8 @@ from morph_tfx.components import (
 from morph_tfx.components.artifacts.structure_properties import counted_as
 from morph_tfx.components.training import user_module
 from tests.components.conftest import RAW_DIGITS, channel, fails_cleanly, make
+from tests.core.calibrations import calibration as by_hand
+from tests.core.calibrations import forget_warnings
 
 QUICK = {"points": 2, "networks": 1, "repeats": 3}
 
@@ -55,27 +55,10 @@ def search(examples, schema, calibration):
 
 
 def a_calibration(tmp_path: pathlib.Path, machine: str = "") -> DeviceCalibration:
-    """By which a network takes a millisecond for a million FLOPs."""
     artifact = make(DeviceCalibration, tmp_path / "by hand")
-    measured = {
-        "machine": machine or this_machine(), "device": "a phone", "runtime": "litert", "dtype": "float32",
-        "batch_size": 1, "threads": 1, "versions": {}, "date": "2026-11-21", "model": "",
-    }  # fmt: skip
-    nothing = {"per_gflop": 0.0, "per_gigabyte": 0.0, "constant": 0.0}
-    content = {
-        "schema_version": 3,
-        "name": "phone",
-        "measured_on": measured,
-        "repeatability": {"entries": 0.0, "networks": 0.0},
-        "kernels": {**nothing, "per_gflop": 1000.0},
-        "rest": nothing,
-        "shares": {"kernels": 1.0, "rest": 1.0},
-        "tables": [],
-        "waste": {},
-    }
     path = pathlib.Path(artifact.uri, "calibration.json")
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(content))
+    path.write_text(by_hand("phone", machine).to_json())
     return artifact
 
 
@@ -94,7 +77,7 @@ def test_the_artifact_is_a_calibration_of_this_machine(calibration):
 
 def test_a_search_counts_by_the_calibration(search, run, tmp_path, monkeypatch):
     """By this one, milliseconds are FLOPs."""
-    monkeypatch.setattr(costs, "_told", set())  # it is told once in a process
+    forget_warnings(monkeypatch)
     here = a_calibration(tmp_path, machine="a phone")
     component = search(calibration=channel(here), target=0.5)
     with pytest.warns(UserWarning, match="'phone' was measured on"):
@@ -168,6 +151,32 @@ def test_what_cannot_be_measured_leaves_nothing(run, tmp_path, monkeypatch):
     monkeypatch.setattr(morph, "calibrate", refuse)
     component = DeviceCalibrator(module_file=RAW_DIGITS, **QUICK)
     fails_cleanly(run, component, "Runtime 'xla' cannot run dense", tmp_path)
+
+
+def test_a_calibration_that_ended_early_goes_on_where_it_was(run, tmp_path, monkeypatch, capsys):
+    milliseconds, timed = Stopwatch.milliseconds, []
+
+    def counting(stopwatch, calls):
+        timed.append(calls)
+        if len(timed) == ends_at:
+            raise KeyboardInterrupt
+        return milliseconds(stopwatch, calls)
+
+    def count(name, **changes):
+        timed.clear()
+        run(DeviceCalibrator(module_file=RAW_DIGITS, custom_config={"checkpoint_dir": str(folder)}, **changes), name)
+        return len(timed)
+
+    monkeypatch.setattr(Stopwatch, "milliseconds", counting)
+    folder, ends_at = tmp_path / "volume", 2
+    with pytest.raises(KeyboardInterrupt):
+        count("ended", **QUICK)
+    assert len(list(folder.rglob("*.part"))) == 1
+    ends_at = 0
+    rest = count("again", **QUICK)
+    assert "Going on with what was measured before" in capsys.readouterr().out
+    assert list(folder.iterdir()) == []
+    assert rest < count("from the start", **{**QUICK, "device": "another"})
 
 
 def test_a_noisy_machine_is_told_of(run, tmp_path, monkeypatch, capsys):
