@@ -38,8 +38,9 @@ class Arm:
     """One way to a small network.
 
     Attributes:
-        kind: "seed", "uniform", "random", "in place" (one run), "scratch" (search, then train anew for the epochs that
-            are left), "shape" (likewise, for all epochs, on top of the search's) or "peer" (Torch-Pruning).
+        kind: "seed", "uniform", "random", "in place" (one run), "two cycles" (one run with two searches and a widening
+            between them), "scratch" (search, then train anew for the epochs that are left), "shape" (likewise, for all
+            epochs, on top of the search's) or "peer" (Torch-Pruning).
         part: of the epochs that the search takes.
         settings: further arguments of the search, or of the peer.
         longer: trains as many FLOPs as the run in one piece.
@@ -66,6 +67,7 @@ ARMS = {
     "in place, group_lasso": Arm("in place", 0.25, {"gate": "group_lasso"}),
     "in place, logistic_sigmoid": Arm("in place", 0.25, {"gate": "logistic_sigmoid"}),
     "in place, distilled": Arm("in place", 0.25, {"distill": True}),
+    "in place, two cycles": Arm("two cycles", 0.25),
     **{f"Torch-Pruning, {name}": Arm("peer", 0.25, {"criterion": name}) for name in accuracy_torch.CRITERIA},
 }
 
@@ -85,41 +87,58 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
     model, epochs = NETWORKS[name].build(), NETWORKS[name].epochs
     graph = morph.ChannelGraph.from_model(model)
     started, full = time.process_time(), 0
-    if arm.kind in ("in place", "scratch", "shape"):
-        full = max(1, round(arm.part * epochs))
-        in_place = arm.kind == "in place"
-        search = morph.StructureSearch(
-            model, target=target, search_fraction=arm.part if in_place else 1.0, **arm.settings
-        )
-        train(search, data, epochs if in_place else full)
-        structure = search.structure()
-        if in_place:
-            student, epochs = search.result(), epochs - full
-        else:
-            keras.utils.set_random_seed(1000 + seed)
-            student, epochs = morph.rebuild(model, structure), epochs - (full if arm.kind == "scratch" else 0)
+    if arm.kind in ("in place", "two cycles", "scratch", "shape"):
+        full = max(2 if arm.kind == "two cycles" else 1, round(arm.part * epochs))
+    if arm.kind == "in place":
+        search = morph.StructureSearch(model, target=target, search_fraction=arm.part, **arm.settings)
+        train(search, data, epochs)
+        student = search.result()
+    elif arm.kind == "two cycles":
+        student = two_cycles(model, graph, target, full, epochs, data)
+    elif arm.kind in ("scratch", "shape"):
+        search = morph.StructureSearch(model, target=target, **arm.settings)
+        train(search, data, full)
+        keras.utils.set_random_seed(1000 + seed)
+        student = morph.rebuild(model, search.structure())
+        train(student, data, epochs - (full if arm.kind == "scratch" else 0))
     else:
-        structure = {
-            "seed": lambda: morph.describe(graph, {}),
-            "uniform": lambda: morph.uniform(graph, target=target),
-            "random": lambda: by_chance(graph, target, seed),
+        student = {
+            "seed": lambda: model,
+            "uniform": lambda: morph.rebuild(model, morph.uniform(graph, target=target)),
+            "random": lambda: morph.rebuild(model, by_chance(graph, target, seed)),
         }[arm.kind]()
-        student = model if arm.kind == "seed" else morph.rebuild(model, structure)
         if arm.longer:
             assert compute is not None, "the run in one piece comes first"
-            epochs = round(compute * graph.cost("flops") / graph.cost("flops", structure))
-    if arm.kind != "in place":
+            epochs = round(compute * graph.cost("flops") / morph.ChannelGraph.from_model(student).cost("flops"))
         train(student, data, epochs)
-    share = graph.cost("flops", structure) / graph.cost("flops")
+    left = morph.ChannelGraph.from_model(student)
+    share = left.cost("flops") / graph.cost("flops")
+    epochs -= full if arm.kind != "shape" else 0
     return {
         "accuracy": accuracy(student, data),
         "flops": share,
-        "params": graph.cost("params", structure) / graph.cost("params"),
+        "params": left.cost("params") / graph.cost("params"),
         "epochs": [full, epochs],
         "compute": full + epochs * share,
-        "widths": list(structure.widths.values()),
+        "widths": [int(width) for width in left.seed_widths],
         "cpu_seconds": round(time.process_time() - started, 1),
     }
+
+
+def two_cycles(
+    model: keras.Model, graph: morph.ChannelGraph, target: dict[str, float], searched: int, epochs: int, data: tuple
+) -> keras.Model:
+    """A run with two searches: to the budget, back to the seed's FLOPs by copies of what is left, and there again."""
+    first = searched // 2
+    once = morph.StructureSearch(model, target=target)
+    train(once, data, epochs, until=first)
+    narrow = once.structure()
+    wide = morph.widen(morph.rebuild(model, narrow, weights="inherit"), morph.expand(narrow, graph, target=1.0))
+    wider = morph.ChannelGraph.from_model(wide)
+    again = {cost: share * graph.cost(cost) / wider.cost(cost) for cost, share in target.items()}
+    twice = morph.StructureSearch(wide, target=again, search_fraction=(searched - first) / (epochs - first))
+    train(twice, data, epochs, before=first)
+    return twice.result()
 
 
 def by_chance(graph: morph.ChannelGraph, target: dict[str, float], seed: int) -> morph.Structure:

@@ -1,9 +1,10 @@
-"""Which of keras-hub's networks the library can prune, and how much of them: one row for each backbone.
+"""Which networks of keras-hub and keras.applications the library can prune, and how much of them: a row for each.
 
     python -m benchmarks.coverage [NAME ...]
 
-Each backbone is made small, with random weights, on the CPU, and called on inputs of known shape as a user would call
-it. Needs keras-hub 0.25.1 beside the library; nothing is downloaded.
+Backbones and task models of keras-hub are made small; networks of keras.applications have the size that they are
+published in. All have random weights and are called, on the CPU, on inputs of known shape, as a user would call them.
+Needs keras-hub 0.25.1 beside the library; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import keras
 import numpy as np
 
 import morph_core as morph
-from benchmarks.hub import batch_for, names, network, on_known_inputs, task_names
+from benchmarks.hub import application_names, batch_for, names, network, on_known_inputs, task_names
 from benchmarks.watched import watched_flops
 from morph_core.arrays import as_numpy, weight_of
 
@@ -110,7 +111,7 @@ def watched(model: keras.Model) -> int:
 
 
 def examine(name: str) -> Row:
-    """Everything about one backbone."""
+    """Everything about one network."""
     row = Row(name)
     stage = "made"
     try:
@@ -150,9 +151,9 @@ def examine(name: str) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*")
-    chosen = parser.parse_args().names or [*names(), *task_names()]
+    chosen = parser.parse_args().names or [*names(), *task_names(), *application_names()]
     titles = (
-        "backbone, parameters, calls, CPU s, groups, prunable, FLOPs against watched, uncounted, whole, at masks, "
+        "network, parameters, calls, CPU s, groups, prunable, FLOPs against watched, uncounted, whole, at masks, "
         "pruned FLOPs against watched, loaded, what is closed or failed"
     ).split(", ")
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")

@@ -1,7 +1,8 @@
-"""Small networks of keras-hub with random weights, for the table of what the library can prune in them.
+"""Networks of keras-hub and keras.applications with random weights, for the table of what can be pruned in them.
 
-Backbones are made of small values for the arguments that many share, or as `_SPECIAL` says; a task model is made around
-the backbone that its class names. Nothing is downloaded.
+Backbones of keras-hub are made of small values for the arguments that many share, or as `_SPECIAL` says; a task model
+is made around the backbone that its class names. Networks of keras.applications are as published, on small images.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _SMALL: dict[str, Any] = {
     "projection_dim": 16,
 }  # fmt: skip
 
+
+_SMALLEST_IMAGE = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 # Arguments of task models.
 _OF_TASKS: dict[str, Any] = {"num_classes": 3}
@@ -235,9 +238,19 @@ def task(name: str) -> keras.Model:
     return kind(backbone=inside, preprocessor=None, **{**given, **_SPECIAL_TASKS.get(name, {})})
 
 
+def application(name: str) -> keras.Model:
+    """A network of keras.applications with random weights, for 10 classes of small images."""
+    keras.utils.set_random_seed(0)
+    size = _SMALLEST_IMAGE.get(name, IMAGE)
+    options = {"input_shape": (size, size, 3), "weights": None, "classes": 10, "classifier_activation": None}
+    return getattr(keras.applications, name)(**options)
+
+
 def network(name: str) -> keras.Model:
-    """A small network with random weights, by the name of its class."""
-    return backbone(name) if name.endswith("Backbone") else task(name)
+    """A network with random weights, by the name of its class or function."""
+    if name.endswith("Backbone"):
+        return backbone(name)
+    return application(name) if name in application_names() else task(name)
 
 
 def names() -> list[str]:
@@ -254,6 +267,11 @@ def task_names() -> list[str]:
         if inspect.isclass(kind) and issubclass(kind, keras_hub.models.Task) and kind.backbone_cls is not None:
             found.setdefault(kind, name)
     return sorted(found.values())
+
+
+def application_names() -> list[str]:
+    """The networks of keras.applications."""
+    return [name for name in dir(keras.applications) if name[0].isupper()]
 
 
 def on_known_inputs(model: keras.Model) -> keras.Model:

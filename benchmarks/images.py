@@ -101,16 +101,34 @@ NETWORKS = {
 }
 
 
-def train(model: keras.Model, data: tuple, epochs: int, batch: int = BATCH, verbose: int = 0) -> None:
-    """Train with SGD on one cosine schedule."""
-    steps = epochs * (len(data[0]) // batch)
+def train(
+    model: keras.Model,
+    data: tuple,
+    epochs: int,
+    batch: int = BATCH,
+    verbose: int = 0,
+    *,
+    before: int = 0,
+    until: int | None = None,
+) -> None:
+    """Train with SGD on one cosine schedule.
+
+    Args:
+        model: to compile and fit.
+        data: as of `load`.
+        epochs: of the whole schedule.
+        batch: images in a step.
+        verbose: as Keras has it.
+        before: epochs of it that another model was trained for.
+        until: the epoch of it to end after; the last by default.
+    """
+    rows = len(data[0]) // batch
+    steps = epochs * rows
     rate = keras.optimizers.schedules.CosineDecay(FIRST, steps, warmup_target=PEAK, warmup_steps=steps // 20)
-    model.compile(
-        keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    model.fit(data[0], data[1], batch_size=batch, epochs=epochs, verbose=verbose)
+    optimizer = keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
+    optimizer.iterations.assign(before * rows)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.fit(data[0], data[1], batch_size=batch, epochs=(until or epochs) - before, verbose=verbose)
 
 
 def accuracy(model: keras.Model, data: tuple) -> float:
