@@ -17,6 +17,9 @@ at two or three sizes, and numbers that differ between these runs are written as
 *Training.* The first run is one at inference and the others are of training. A layer that runs other things in training
 stays closed, but for losses that it adds then: what leads to them is followed as well, and a `TrainingLoss` adds them.
 
+Code may also have a way of its own for the backend at hand, which no symbolic tensor can go. Then it is run once more,
+as if by no backend that it knows, and goes the way of all others.
+
 What cannot be opened stays closed, with the reason: then the layer is one call, as it is in Keras' own record.
 """
 

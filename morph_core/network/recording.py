@@ -286,7 +286,7 @@ class Run:
                     raise _NotOpened("it adds a loss that depends on its output")
                 outputs = keras.tree.map_structure(
                     lambda leaf: self._constant(leaf) if _is_array(leaf) else _Nothing(()) if leaf is None else leaf,
-                    type(layer).call(layer, *args, **kwargs),
+                    self._ran(layer, args, kwargs),
                 )
                 self._check(outputs, self._watch.read[before:])
                 self._collect([leaf for leaf in keras.tree.flatten(outputs) if not isinstance(leaf, _Nothing)], layer)
@@ -304,6 +304,22 @@ class Run:
                 # What it reads is its own affair, and not that of the layer that it is in.
                 del self._watch.read[before:]
         return self._inferred_closed(layer, args, kwargs)
+
+    def _ran(self, layer: Any, args: tuple, kwargs: dict) -> Any:
+        """What the code of a layer gives, also where it asks for the backend, and has operations of its own for it."""
+        read, losses = len(self._watch.read), len(self.losses)
+        try:
+            return type(layer).call(layer, *args, **kwargs)
+        except _NotOpened:
+            raise
+        except Exception:  # whatever a stranger's code raises, it may do without for other backends
+            del self._watch.read[read:], self.losses[losses:]
+            try:
+                with _nameless_backend():
+                    return type(layer).call(layer, *args, **kwargs)
+            except Exception:  # noqa: BLE001 -- the first is the one that says why
+                del self._watch.read[read:], self.losses[losses:]
+            raise
 
     def _add_loss(self, layer: Any, loss: Any) -> None:
         """In the place of a layer's `add_loss` in training."""
@@ -448,6 +464,23 @@ def _einsum_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     rest = shape[len(before) : len(before) + places]
     first, dots, last = made.partition("...")
     return (*(sizes[one] for one in first), *(rest if dots else ()), *(sizes[one] for one in last))
+
+
+@contextlib.contextmanager
+def _nameless_backend() -> Iterator[None]:
+    """While the block runs, code that asks which backend this is takes the way that is there for any of them.
+
+    Keras itself does not ask in this way.
+    """
+    places: list[Any] = [keras.config, keras.backend]
+    asked = [place.backend for place in places]
+    for place in places:
+        place.backend = lambda: "none"
+    try:
+        yield
+    finally:
+        for place, function in zip(places, asked, strict=True):
+            place.backend = function
 
 
 def run_at(model: keras.Model, is_leaf: Callable, keep_closed: dict[int, str], sizes: Sizes, training: bool) -> Run:

@@ -424,6 +424,33 @@ def test_a_layer_made_in_code_that_holds_nothing_is_the_same_each_time():
 
 
 @keras.saving.register_keras_serializable("test_composites")
+class ByBackend(layers.Layer):
+    """Has a way of its own for the backend at hand, which no symbolic tensor can go."""
+
+    def build(self, shape):
+        self.wide, self.narrow = layers.Dense(HIDDEN), layers.Dense(WIDTH)
+        self.wide.build(shape)
+        self.narrow.build((*shape[:-1], HIDDEN))
+
+    def call(self, x):
+        x = self.wide(x)
+        if keras.config.backend() == keras.src.backend.backend():
+            x = keras.src.backend.numpy.maximum(x, 0.0)
+        else:
+            x = ops.relu(x)
+        return self.narrow(x)
+
+
+def test_code_with_a_way_of_its_own_for_this_backend_is_opened_by_the_other():
+    model = network(ByBackend)
+    graph = morph.ChannelGraph.from_model(model)
+    assert {"one-wide", "two-wide"} <= {group.name for group in graph.groups if group.prunable}, str(graph)
+    structure = random_structure(graph, 0.5)
+    assert morph.verify(model, structure, batch()) < 1e-5
+    assert keras.config.backend() == keras.src.backend.backend()
+
+
+@keras.saving.register_keras_serializable("test_composites")
 class Asking(layers.Layer):
     """Asks for the rank of a tensor, and puts a shape together as a tensor."""
 
