@@ -39,10 +39,11 @@ class Arm:
 
     Attributes:
         kind: "seed", "uniform", "random", "in place" (one run), "two cycles" (one run with two searches and a widening
-            between them), "scratch" (search, then train anew for the epochs that are left), "shape" (likewise, for all
-            epochs, on top of the search's) or "peer" (Torch-Pruning).
+            between them), "expanded" (one run that searches below the budget, then widens to it), "scratch" (search,
+            then train anew for the epochs that are left), "shape" (likewise, for all epochs, on top of the search's) or
+            "peer" (Torch-Pruning).
         part: of the epochs that the search takes.
-        settings: further arguments of the search, or of the peer.
+        settings: further arguments of the search, of the widening or of the peer.
         longer: trains as many FLOPs as the run in one piece.
     """
 
@@ -68,6 +69,9 @@ ARMS = {
     "in place, logistic_sigmoid": Arm("in place", 0.25, {"gate": "logistic_sigmoid"}),
     "in place, distilled": Arm("in place", 0.25, {"distill": True}),
     "in place, two cycles": Arm("two cycles", 0.25),
+    "in place, two cycles, fresh channels": Arm("two cycles", 0.25, {"channels": "fresh"}),
+    "in place, expanded": Arm("expanded", 0.25),
+    "in place, expanded, fresh channels": Arm("expanded", 0.25, {"channels": "fresh"}),
     **{f"Torch-Pruning, {name}": Arm("peer", 0.25, {"criterion": name}) for name in accuracy_torch.CRITERIA},
 }
 
@@ -87,14 +91,16 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
     model, epochs = NETWORKS[name].build(), NETWORKS[name].epochs
     graph = morph.ChannelGraph.from_model(model)
     started, full = time.process_time(), 0
-    if arm.kind in ("in place", "two cycles", "scratch", "shape"):
+    if arm.kind in ("in place", "two cycles", "expanded", "scratch", "shape"):
         full = max(2 if arm.kind == "two cycles" else 1, round(arm.part * epochs))
     if arm.kind == "in place":
         search = morph.StructureSearch(model, target=target, search_fraction=arm.part, **arm.settings)
         train(search, data, epochs)
         student = search.result()
     elif arm.kind == "two cycles":
-        student = two_cycles(model, graph, target, full, epochs, data)
+        student = two_cycles(model, graph, target, full, epochs, data, **arm.settings)
+    elif arm.kind == "expanded":
+        student = expanded(model, graph, target, full, epochs, data, **arm.settings)
     elif arm.kind in ("scratch", "shape"):
         search = morph.StructureSearch(model, target=target, **arm.settings)
         train(search, data, full)
@@ -126,19 +132,46 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
 
 
 def two_cycles(
-    model: keras.Model, graph: morph.ChannelGraph, target: dict[str, float], searched: int, epochs: int, data: tuple
+    model: keras.Model,
+    graph: morph.ChannelGraph,
+    target: dict[str, float],
+    searched: int,
+    epochs: int,
+    data: tuple,
+    channels: str = "copies",
 ) -> keras.Model:
-    """A run with two searches: to the budget, back to the seed's FLOPs by copies of what is left, and there again."""
+    """A run with two searches: to the budget, back to the seed's FLOPs by `morph.widen`, and to the budget again."""
     first = searched // 2
     once = morph.StructureSearch(model, target=target)
     train(once, data, epochs, until=first)
     narrow = once.structure()
-    wide = morph.widen(morph.rebuild(model, narrow, weights="inherit"), morph.expand(narrow, graph, target=1.0))
+    small = morph.rebuild(model, narrow, weights="inherit")
+    wide = morph.widen(small, morph.expand(narrow, graph, target=1.0), channels=channels)
     wider = morph.ChannelGraph.from_model(wide)
     again = {cost: share * graph.cost(cost) / wider.cost(cost) for cost, share in target.items()}
     twice = morph.StructureSearch(wide, target=again, search_fraction=(searched - first) / (epochs - first))
     train(twice, data, epochs, before=first)
     return twice.result()
+
+
+def expanded(
+    model: keras.Model,
+    graph: morph.ChannelGraph,
+    target: dict[str, float],
+    searched: int,
+    epochs: int,
+    data: tuple,
+    channels: str = "copies",
+    share: float = 0.6,
+) -> keras.Model:
+    """A run that searches for a share of the budget, and widens what is left by one factor until the budget is used."""
+    search = morph.StructureSearch(model, target={cost: share * part for cost, part in target.items()})
+    train(search, data, epochs, until=searched)
+    small = morph.rebuild(model, search.structure(), weights="inherit")
+    cost, part = next(iter(target.items()))
+    student = morph.widen(small, morph.expand(search.structure(), graph, cost, target=part), channels=channels)
+    train(student, data, epochs, before=searched)
+    return student
 
 
 def by_chance(graph: morph.ChannelGraph, target: dict[str, float], seed: int) -> morph.Structure:

@@ -467,6 +467,19 @@ def _einsum_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
+def _left_to_symbolic_tensors() -> Iterator[None]:
+    """While the block runs, `array * tensor` is the tensor's affair on JAX, too, whose arrays ask for numbers first."""
+    hook = vars(keras.KerasTensor).get("__jax_array__")
+    if hook is not None:
+        del keras.KerasTensor.__jax_array__
+    try:
+        yield
+    finally:
+        if hook is not None:
+            keras.KerasTensor.__jax_array__ = hook
+
+
+@contextlib.contextmanager
 def _nameless_backend() -> Iterator[None]:
     """While the block runs, code that asks which backend this is takes the way that is there for any of them.
 
@@ -487,7 +500,8 @@ def run_at(model: keras.Model, is_leaf: Callable, keep_closed: dict[int, str], s
     structure = input_structure(model)
     inputs = keras.tree.map_structure(lambda tensor: _at(tensor, sizes), structure)
     run = Run(is_leaf, keep_closed)
-    run.run(model, keras.tree.flatten(inputs), inputs, training)
+    with _left_to_symbolic_tensors():
+        run.run(model, keras.tree.flatten(inputs), inputs, training)
     return run
 
 

@@ -1,7 +1,7 @@
-"""A wider network that answers as the narrow one does: new channels are copies, whose readers share a weight out.
+"""A wider network that answers as the narrow one does: new channels are copies of those that are there, or fresh.
 
-Net2Net's wider operator (Chen, Goodfellow, Shlens, 2015, arXiv 1511.05641, section 3.1). With `source(j)` the channel
-of which the new channel j is a copy, and U the weights of the wider network:
+Copies are those of Net2Net's wider operator (Chen, Goodfellow, Shlens, 2015, arXiv 1511.05641, section 3.1). With
+`source(j)` the channel of which the new channel j is a copy, and U the weights of the wider network:
 
     what makes channels:  U[..., j] = W[..., source(j)]
     what reads them:      U[j, ...] = share(j, ...) * W[source(j), ...], the shares of a channel's copies adding to 1
@@ -9,6 +9,9 @@ of which the new channel j is a copy, and U the weights of the wider network:
 The paper shares out evenly, and adds noise lest copies stay the same for ever, which changes the answers a little.
 Here the shares themselves are random, for each entry of a weight by itself: the copies get different gradients from
 the first step on, and the answers stay the same.
+
+Fresh channels are made by the weights that a new layer starts with, and read with weights of 0, so they say nothing at
+first: the answers stay the same, exactly. In the first step their readers learn, from the second step on they do, too.
 
 Which axes of which weights make and read channels is what the table of rules says already (`Rule.weights`,
 `Rule.gates`): a reader is where a closed gate is felt. So this holds for whatever can be pruned. The exception are
@@ -18,7 +21,7 @@ these stay the same only when every channel has as many copies. At the end both 
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -41,7 +44,9 @@ _SHARES = (0.5, 1.5)
 _OF_MEANS = ("LayerNormalization", "RMSNormalization", "GroupNormalization")
 
 
-def widen(model: keras.Model, structure: Structure | str | os.PathLike[str], seed: int = 0) -> keras.Model:
+def widen(
+    model: keras.Model, structure: Structure | str | os.PathLike[str], seed: int = 0, channels: str = "copies"
+) -> keras.Model:
     """A wider network with the weights of a narrow one, which answers as that does; uncompiled.
 
     Args:
@@ -49,9 +54,11 @@ def widen(model: keras.Model, structure: Structure | str | os.PathLike[str], see
         structure: the widths, or the path of a structure file: of this network, or of the seed that it was rebuilt
             from. None may be below the network's own.
         seed: of the choice of channels to copy, and of the shares.
+        channels: what the new ones are: "copies" of those that are there, or "fresh" ones, with initial weights, which
+            nothing reads yet.
 
     Raises:
-        MorphError: the structure has other groups than the network, or is narrower; a channel cannot be copied without
+        MorphError: the structure has other groups than the network, or is narrower; a channel cannot be added without
             changing what the network answers.
 
     Example:
@@ -66,23 +73,28 @@ def widen(model: keras.Model, structure: Structure | str | os.PathLike[str], see
         >>> wide.get_layer("hidden").units, bool(difference < 1e-5)
         (9, True)
     """
-    return widened(model, loaded(structure), seed)[0]
+    return widened(model, loaded(structure), seed, channels)[0]
 
 
-def widened(model: keras.Model, structure: Structure, seed: int = 0) -> tuple[keras.Model, list[Part]]:
+def widened(
+    model: keras.Model, structure: Structure, seed: int = 0, channels: str = "copies"
+) -> tuple[keras.Model, list[Part]]:
     """The network that `widen` makes, and what each of its variables was made of.
 
     A part's `cut` takes what belongs to a variable of the narrow network, such as its momentum, to the wider one: every
-    copy has all of it, since the gradients of what reads a copy are those of what read the channel.
+    copy has all of it, since the gradients of what reads a copy are those of what read the channel; fresh channels have
+    none.
     """
+    if channels not in _CHANNELS:
+        raise MorphError(f"widen: channels is {channels!r}; expected one of {', '.join(map(repr, _CHANNELS))}.")
     graph = ChannelGraph.from_model(model)
     widths = _widths(graph, structure)
     topology = graph.survivors(widths > 0)
     wide, made = rebuilt_at(model, graph, widths, topology)
-    copies = _Copies(graph, ChannelGraph.from_model(wide), np.random.default_rng(seed))
+    added = _CHANNELS[channels](graph, ChannelGraph.from_model(wide), np.random.default_rng(seed))
     parts: list[Part] = []
     for index, new in layers_to_fill(graph, topology, made):
-        for part, value in copies.weights(index, new):
+        for part, value in added.weights(index, new):
             part.variable.assign(value)
             parts.append(part)
         for part in parts_of_random_states(graph.trace.calls[index].layer, new):
@@ -119,14 +131,62 @@ def _widths(graph: ChannelGraph, structure: Structure) -> np.ndarray:
     return widths
 
 
-class _Copies:
-    """Which channel of the narrow network each channel of the wide one is a copy of, on every axis.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Along:
+    """The axes of one weight.
+
+    Attributes:
+        follows: for each of them, the axis of the layer that it follows; None for one of no channels.
+        places: by axis of the layer, for each place of the wide network the one of the narrow network; see `_places`.
+        new: by axis of the layer, which places are of new channels.
+        reads: the axis along which channels are read, if there is one.
+    """
+
+    follows: tuple[str | None, ...]
+    places: Mapping[str, np.ndarray]
+    new: Mapping[str, np.ndarray]
+    reads: str | None
+
+    def gathered(self, value: np.ndarray) -> np.ndarray:
+        """The weight, or what belongs to it, with the channels that new ones stand for in their places."""
+        for number, axis in self._numbers(value.ndim):
+            value = np.take(value, self.places[axis], axis=number)
+        return value
+
+    def of_new(self, ndim: int, reading: bool) -> np.ndarray:
+        """Which entries are of new channels that are read, or are made: a bool array that broadcasts to the weight."""
+        found = np.zeros((1,) * ndim, dtype=bool)
+        for number, axis in self._numbers(ndim):
+            if (axis == self.reads) == reading:
+                shape = [1] * ndim
+                shape[number] = -1
+                found = found | self.new[axis].reshape(shape)
+        return found
+
+    def read(self, ndim: int) -> tuple[int, str] | None:
+        """The axis along which channels are read: its number, and its name in the layer."""
+        return next(((number, axis) for number, axis in self._numbers(ndim) if axis == self.reads), None)
+
+    def _numbers(self, ndim: int) -> list[tuple[int, str]]:
+        numbers = range(ndim - len(self.follows), ndim)
+        return [
+            (number, axis)
+            for number, axis in zip(numbers, self.follows, strict=True)
+            if axis is not None and axis in self.places
+        ]
+
+
+class _Added:
+    """Which channel of the narrow network each channel of the wide one stands for, on every axis.
 
     Args:
         graph: of the narrow network.
         wide: of the wide one.
         rng: chooses channels and shares.
     """
+
+    keeps_means = False
+    """Whether a mean over channels stays what it is where each channel is there as often as the others."""
 
     def __init__(self, graph: ChannelGraph, wide: ChannelGraph, rng: np.random.Generator) -> None:
         names = [[group.name for group in each.groups] for each in (graph, wide)]
@@ -145,7 +205,7 @@ class _Copies:
         sources = [
             _sources(group.size, after.size, rng) for group, after in zip(graph.groups, wide.groups, strict=True)
         ]
-        # For each unit of the wide network, the unit of the narrow one that it is a copy of.
+        # For each unit of the wide network, the unit of the narrow one that it stands for, or is a copy of.
         self._source = np.array(
             [
                 unit_at[int(group), int(sources[group][position])]
@@ -153,6 +213,8 @@ class _Copies:
             ],
             dtype=np.int64,
         )
+        sizes = np.array([group.size for group in graph.groups], dtype=np.int64)
+        self._is_new = wide.position_of >= sizes[wide.group_of]
 
     def weights(self, index: int, new: Any) -> Iterator[tuple[Part, np.ndarray]]:
         """What the weights of a layer become: the parts of it, and their values."""
@@ -160,32 +222,24 @@ class _Copies:
         other = self._call_of[id(new)]
         before, after = graph.axes[index], self._wide.axes[other]
         places = {axis: _places(before[axis], after[axis], self._source) for axis in before if axis in after}
+        is_new = {axis: (after[axis] >= 0) & self._is_new[after[axis]] for axis in places}
         self._check_statistics(index, places)
         old: Any = call.layer
         follows = {id(weight_of(old, path)): (path, axes) for path, axes in rule.weights.items()}
         for weight, variable in zip(old.weights, new.weights, strict=True):
-            path, axes = follows.get(id(weight), ("", ()))
-            gather = functools.partial(_gathered, follows=axes, places=places)
-            value = gather(as_numpy(weight))
-            if value.shape != tuple(variable.shape):
+            path, follows_axes = follows.get(id(weight), ("", ()))
+            along = _Along(follows_axes, places, is_new, rule.gates.get(path))
+            if along.gathered(as_numpy(weight)).shape != tuple(variable.shape):
                 raise MorphError(
-                    f"widen: weight '{weight.path}' of layer '{call.name}' ({call.kind}) becomes {value.shape}, but "
-                    f"the wider layer needs {tuple(variable.shape)}: its rule does not say which axes follow "
-                    "the channels."
+                    f"widen: weight '{weight.path}' of layer '{call.name}' ({call.kind}) becomes "
+                    f"{along.gathered(as_numpy(weight)).shape}, but the wider layer needs {tuple(variable.shape)}: its "
+                    "rule does not say which axes follow the channels."
                 )
-            axis = rule.gates.get(path)
-            if axis in places:
-                value = value * self._shares(value.shape, value.ndim - len(axes) + axes.index(axis), places[axis])
-            yield Part(weight, variable, gather), value
+            yield self._weight(weight, variable, along)
 
-    def _shares(self, shape: tuple[int, ...], along: int, places: np.ndarray) -> np.ndarray:
-        """What each copy has of a weight: float array of that shape; along an axis those of one channel add to 1."""
-        if len(np.unique(places)) == len(places):
-            return np.ones((), dtype="float32")
-        drawn = np.moveaxis(self._rng.uniform(*_SHARES, shape), along, 0)
-        totals = np.zeros((int(places.max()) + 1, *drawn.shape[1:]))
-        np.add.at(totals, places, drawn)
-        return np.moveaxis(drawn / totals[places], 0, along).astype("float32")
+    def _weight(self, weight: Any, variable: Any, along: _Along) -> tuple[Part, np.ndarray]:
+        """What one weight becomes: the part of it, and its value."""
+        raise NotImplementedError
 
     def _check_statistics(self, index: int, places: Mapping[str, np.ndarray]) -> None:
         """Raise where the statistics of a layer over channels would not stay what they are."""
@@ -197,12 +251,13 @@ class _Copies:
         by_channel = isinstance(layer, keras.layers.GroupNormalization) and layer.groups in (-1, len(counts))
         if counts.max(initial=1) == 1 or by_channel:
             return
-        if counts.min() == counts.max() and type(layer).__name__ in _OF_MEANS:
+        keeps_means = self.keeps_means and type(layer).__name__ in _OF_MEANS
+        if counts.min() == counts.max() and keeps_means:
             return
         units = self._graph.axes[index]["out"]
         group = self._graph.groups[int(self._graph.group_of[units[units >= 0]][0])]
-        whole = "Copies change them"
-        if type(layer).__name__ in _OF_MEANS:
+        whole = "New channels change them"
+        if keeps_means:
             whole = (
                 f"They stay only where all have as many copies: {2 * group.size}, {3 * group.size}, ... channels, as "
                 f"with multiple_of={{'{group.name}': {group.size}}} in morph.expand"
@@ -212,6 +267,44 @@ class _Copies:
             f"({group.size} channels). {whole}. Or leave the width of '{group.name}' as it is in the structure, or "
             "build the wider network with morph.rebuild and train it anew."
         )
+
+
+class _Copies(_Added):
+    """New channels are copies; the weights that read a channel are shared out among them."""
+
+    keeps_means = True
+
+    def _weight(self, weight: Any, variable: Any, along: _Along) -> tuple[Part, np.ndarray]:
+        value = along.gathered(as_numpy(weight))
+        if read := along.read(value.ndim):
+            number, axis = read
+            value = value * self._shares(value.shape, number, along.places[axis])
+        return Part(weight, variable, along.gathered), value
+
+    def _shares(self, shape: tuple[int, ...], number: int, places: np.ndarray) -> np.ndarray:
+        """What each copy has of a weight: float array of that shape; along an axis those of one channel add to 1."""
+        if len(np.unique(places)) == len(places):
+            return np.ones((), dtype="float32")
+        drawn = np.moveaxis(self._rng.uniform(*_SHARES, shape), number, 0)
+        totals = np.zeros((int(places.max()) + 1, *drawn.shape[1:]))
+        np.add.at(totals, places, drawn)
+        return np.moveaxis(drawn / totals[places], 0, number).astype("float32")
+
+
+class _Fresh(_Added):
+    """New channels are made as a new layer makes them, and what reads them has weights of 0."""
+
+    def _weight(self, weight: Any, variable: Any, along: _Along) -> tuple[Part, np.ndarray]:
+        initial, ndim = as_numpy(variable), len(variable.shape)
+        made, read = along.of_new(ndim, reading=False), along.of_new(ndim, reading=True)
+
+        def without_new(value: np.ndarray) -> np.ndarray:
+            return np.where(made | read, np.zeros((), value.dtype), along.gathered(value))
+
+        return Part(weight, variable, without_new), np.where(made, initial, without_new(as_numpy(weight)))
+
+
+_CHANNELS: dict[str, type[_Added]] = {"copies": _Copies, "fresh": _Fresh}
 
 
 def _sources(size: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -235,14 +328,6 @@ def _places(before: np.ndarray, after: np.ndarray, source: np.ndarray) -> np.nda
     nth = np.empty(len(after), dtype=np.int64)
     nth[by_copy] = np.arange(len(after)) - np.searchsorted(after[by_copy], after[by_copy])
     return order[np.searchsorted(ordered, wanted) + nth]
-
-
-def _gathered(value: np.ndarray, follows: tuple[str | None, ...], places: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A weight, or what belongs to it, with copies along the axes of channels."""
-    for offset, axis in enumerate(reversed(follows), start=1):
-        if axis is not None and axis in places:
-            value = np.take(value, places[axis], axis=value.ndim - offset)
-    return value
 
 
 def _check_answers(model: keras.Model, wide: keras.Model, widened: list[str]) -> None:

@@ -7,6 +7,7 @@ from keras import layers
 
 import morph_core as morph
 from morph_core.arrays import as_numpy
+from morph_core.structure.widen import widened
 from tests.core.networks import batch_for, conv, mlp, network, random_structure, randomize, residual
 
 BACKEND = keras.backend.backend()
@@ -110,12 +111,13 @@ NETWORKS = {
 }
 
 
+@pytest.mark.parametrize("channels", ["copies", "fresh"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_widened_network_answers_as_before(name):
+def test_a_widened_network_answers_as_before(name, channels):
     model = NETWORKS[name]()
     before = [as_numpy(weight).copy() for weight in model.weights]
     structure = wider(model)
-    wide = morph.widen(model, structure, seed=5)
+    wide = morph.widen(model, structure, seed=5, channels=channels)
     assert apart(model, wide) < 1e-5
     assert wide.count_params() == structure.costs["params"]["structure"] > model.count_params()
     assert all((as_numpy(weight) == old).all() for weight, old in zip(model.weights, before, strict=True))
@@ -157,6 +159,28 @@ def test_copies_go_ways_of_their_own(optimizer):
     for _ in range(3):
         wide.train_on_batch(rng.normal(size=(32, 6)).astype("float32"), rng.normal(size=(32, 2)).astype("float32"))
     assert len(np.unique(as_numpy(wide.get_layer("d1").kernel).round(6), axis=1).T) == 8
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_fresh_channels_say_nothing_at_first_and_learn_from_the_second_step_on(optimizer):
+    model = randomize(mlp((4,), inputs=6))
+    wide = morph.widen(model, wider(model, d1=8), channels="fresh")
+    first, read = as_numpy(wide.get_layer("d1").kernel), as_numpy(wide.layers[-1].kernel)
+    assert (read[4:] == 0).all() and (read[:4] != 0).all()
+    wide.compile(optimizer, "mse", run_eagerly=BACKEND == "tensorflow")
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        wide.train_on_batch(rng.normal(size=(32, 6)).astype("float32"), rng.normal(size=(32, 2)).astype("float32"))
+    assert (as_numpy(wide.get_layer("d1").kernel)[:, 4:] != first[:, 4:]).any(axis=0).all()
+    assert (as_numpy(wide.layers[-1].kernel)[4:] != 0).any(axis=1).all()
+
+
+def test_what_an_optimizer_knows_of_fresh_channels_is_nothing():
+    model = randomize(mlp((4,), inputs=6))
+    _, parts = widened(model, wider(model, d1=8), channels="fresh")
+    kernel = next(part for part in parts if tuple(part.variable.shape) == (6, 8))
+    slot = kernel.cut(np.ones((6, 4), "float32"))
+    assert (slot[:, :4] == 1).all() and (slot[:, 4:] == 0).all()
 
 
 def test_another_seed_copies_others():
@@ -216,6 +240,14 @@ def test_other_widths_are_refused_by_name_and_the_rest_may_grow(name):
     assert apart(model, morph.widen(model, wider(model, a=size))) < 1e-5
 
 
+@pytest.mark.parametrize("name", OVER_CHANNELS)
+def test_fresh_channels_change_any_statistics_over_channels(name):
+    model = normalized(name)
+    size = morph.ChannelGraph.from_model(model).groups[0].size
+    with pytest.raises(morph.MorphError, match=r"group 'a' .* New channels change them. Or leave the width of 'a'"):
+        morph.widen(model, wider(model, a=2 * size), channels="fresh")
+
+
 def test_an_expansion_to_whole_multiples_can_be_widened():
     model = sequence(lambda x: layers.Dense(9, name="b")(layers.LayerNormalization()(layers.Dense(4, name="a")(x))))
     graph = morph.ChannelGraph.from_model(model)
@@ -227,12 +259,17 @@ def test_an_expansion_to_whole_multiples_can_be_widened():
 def test_a_norm_over_channels_has_no_such_widths():
     model = network(lambda x: conv(5, "b")(layers.UnitNormalization(name="norm")(x)))
     with pytest.raises(
-        morph.MorphError, match=r"layer 'norm' \(UnitNormalization\) .* Copies change them. Or leave the width"
+        morph.MorphError, match=r"layer 'norm' \(UnitNormalization\) .* New channels change them. Or leave the width"
     ):
         morph.widen(model, wider(model, a=24))
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_another_kind_of_channels_is_refused():
+    with pytest.raises(morph.MorphError, match=r"channels is 'new'; expected one of 'copies', 'fresh'"):
+        morph.widen(mlp(), wider(mlp()), channels="new")
 
 
 def test_narrower_widths_are_refused():
