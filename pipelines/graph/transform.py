@@ -1,5 +1,8 @@
 """TFX's Transform, with the user's module file importable in Beam's other processes on this machine.
 
+What `preprocessing_fn` gets wrong is told in one message, and labels that it leaves text become numbers by a vocabulary
+(`Preprocessing`).
+
 Workers unpickle what they run by the names of modules, and TFX imports a module file under a name that exists in its
 own process only (`user_module_0`). Workers of the direct runner inherit the environment, so while the step runs, a
 directory is on their path that has the file under that very name. Its neighbours are there, too, under their own:
@@ -9,21 +12,31 @@ those that this process finds beside the file, so that one called like a library
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+import tensorflow_transform as tft
 from tfx import types
 from tfx import v1 as tfx
 from tfx.components.transform import executor
 from tfx.dsl.components.base import executor_spec
-from tfx.utils import import_utils, io_utils
+from tfx.utils import import_utils, io_utils, json_utils
+
+from morph_core import MorphError
+from morph_tfx.components.training.labels import LABEL_CLASSES
 
 from .environment import environment_variable
+
+LABEL = "label"
+"""The entry of Transform's `custom_config` that names the label, where it may be text."""
 
 # Python imports it when it starts. When a worker ends, objects of TensorFlow outlive the modules that they need, and
 # would say so on the standard error, in the middle of the account.
@@ -38,8 +51,65 @@ sys.unraisablehook = unless_it_ends
 """
 
 
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """A user's `preprocessing_fn`, whose mistakes end in one message, and whose labels end as numbers.
+
+    A label that is still text afterwards becomes its number in a vocabulary of all labels of the training split, in an
+    order that does not depend on how often each is there, so that a retraining on other examples keeps it.
+
+    Attributes:
+        function: the user's.
+        source: the file that it is in, for messages.
+        label: the name of the label, if it may be text.
+    """
+
+    function: Callable[..., Any]
+    source: str
+    label: str | None = None
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        try:
+            outputs = self.function(inputs)
+        except KeyError as error:
+            if error.args and error.args[0] in inputs:
+                raise
+            raise MorphError(
+                f"preprocessing_fn in {self._place(error)} asks for {error}, which is not there. The examples have the "
+                f"features {', '.join(sorted(inputs))}."
+            ) from error
+        except (TypeError, ValueError, AttributeError, tf.errors.OpError) as error:
+            received = ", ".join(f"{name}: {_described(value)}" for name, value in sorted(inputs.items()))
+            raise MorphError(
+                f"preprocessing_fn in {self._place(error)} fails: {type(error).__name__}: {error}. It was given "
+                f"{received}. Make it fit these features, or correct the examples."
+            ) from error
+        value = outputs.get(self.label) if isinstance(outputs, Mapping) and self.label else None
+        if getattr(value, "dtype", None) != tf.string:
+            return outputs
+        numbers = tft.compute_and_apply_vocabulary(value, vocab_filename=LABEL_CLASSES, fingerprint_shuffle=True)
+        return {**outputs, self.label: numbers}
+
+    def _place(self, error: Exception) -> str:
+        """The file, with the line in it that an exception comes from."""
+        code = getattr(getattr(self.function, "func", self.function), "__code__", None)
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if code is not None and frame.filename == code.co_filename]
+        return f"{self.source}, line {lines[-1]}," if lines else self.source
+
+
+def _described(value: Any) -> str:
+    sparse = "" if isinstance(value, tf.Tensor) else "sparse "
+    return f"{sparse}{value.dtype.name} {tuple(value.shape)}"
+
+
 class Executor(executor.Executor):
     """TFX's executor, whose direct workers find the module file."""
+
+    _source, _label = "the module file", None
+
+    def _GetPreprocessingFn(self, inputs: Mapping[str, Any], unused_outputs: Mapping[str, Any]) -> Preprocessing:
+        return Preprocessing(super()._GetPreprocessingFn(inputs, unused_outputs), self._source, self._label)
 
     def Do(
         self,
@@ -47,6 +117,9 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        self._label = (json_utils.loads(exec_properties.get("custom_config") or "null") or {}).get(LABEL)
+        # A packed module is `name@path/of/the.whl`.
+        self._source = exec_properties.get("module_file") or str(exec_properties.get("module_path")).split("@")[0]
         if not exec_properties.get("module_file"):  # packed into a wheel, which TFX hands to the workers itself
             super().Do(input_dict, output_dict, exec_properties)
             return

@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
+import tensorflow_transform as tft
 from tfx.utils import import_utils
 
-from morph_tfx.pipelines.graph.transform import importable_in_workers
+from morph_core import MorphError
+from morph_tfx.pipelines.graph.transform import Preprocessing, importable_in_workers
 
 
 @pytest.fixture
@@ -64,3 +67,42 @@ def test_the_path_that_was_there_stays_behind_and_comes_back(module, monkeypatch
     with importable_in_workers(module):
         assert started("import further; print(further.VALUE)") == "3"
     assert os.environ["PYTHONPATH"] == str(tmp_path / "more")
+
+
+SPECS = {name: tf.TensorSpec([None, 1], kind) for name, kind in (("x", tf.float32), ("kind", tf.string))}
+
+
+def traced(function, label: str | None = None) -> tuple[list[str], dict]:
+    """Which columns a function's analyzers read, and the dtypes of what it makes."""
+    made = {}
+
+    def remembering(inputs):
+        made.update(Preprocessing(function, "their.py", label)(inputs))
+        return made
+
+    return list(tft.get_analyze_input_columns(remembering, SPECS)), {name: v.dtype for name, v in made.items()}
+
+
+def test_a_label_that_is_left_text_becomes_a_number_by_a_vocabulary():
+    assert traced(lambda inputs: dict(inputs), "kind") == (["kind"], {"x": tf.float32, "kind": tf.int64})
+
+
+def test_other_text_and_labels_that_are_numbers_stay_as_they_are():
+    assert traced(lambda inputs: dict(inputs)) == ([], {"x": tf.float32, "kind": tf.string})
+    assert traced(lambda inputs: dict(inputs), "x") == ([], {"x": tf.float32, "kind": tf.string})
+
+
+def test_a_feature_that_is_not_there_is_named_with_the_line_and_with_those_that_are():
+    def preprocessing_fn(inputs):
+        return {"x": inputs["age"]}
+
+    line = preprocessing_fn.__code__.co_firstlineno + 1
+    with pytest.raises(MorphError, match=rf"their.py, line {line}, asks for 'age', .* have the features kind, x\."):
+        traced(preprocessing_fn)
+
+
+def test_a_feature_of_another_type_is_told_with_the_types_of_all():
+    with pytest.raises(
+        MorphError, match=r"their.py, line \d+, fails: .*kind: string \(None, 1\), x: float32 \(None, 1\)"
+    ):
+        traced(lambda inputs: {"x": tft.scale_to_z_score(inputs["kind"])})
