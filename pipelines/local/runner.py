@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from morph_core import MorphError
 from morph_core.cost.costs import written
@@ -21,6 +20,7 @@ from ..account import Say, duration, quieten
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples
+from .places import check_places, make_places
 from .result import RunResult
 from .staging import importable, staged_modules, staged_structure
 
@@ -44,12 +44,16 @@ def run_pipeline(
         if is_uri(path):
             raise MorphError(f"{key}: {path} is remote. A run on this machine expects a path on its own disk.")
     check_functions(config)
-    check_examples(config.data, config.label)
-    config = staged_structure(staged_modules(config))
-    for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
-        Path(directory).mkdir(parents=True, exist_ok=True)
+    check_places(config)
     if not verbose:
         quieten()
+    batch_sizes = {"retrain.batch_size": config.retrain.batch_size}
+    if pipeline == "morph":
+        batch_sizes["search.batch_size"] = config.search.batch_size
+    for remark in check_examples(config.data, config.label, batch_sizes, config.preprocessing_file):
+        say(f"Note: {remark}")
+    config = staged_structure(staged_modules(config))
+    make_places(config)
     say("Loading TensorFlow and TFX ...")
     start = time.monotonic()
     try:
