@@ -15,10 +15,11 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ from tfx import types
 from tfx import v1 as tfx
 from tfx.components.transform import executor
 from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils
 from tfx.utils import import_utils, io_utils, json_utils
 
 from morph_core import MorphError
 from morph_tfx.components.training.labels import LABEL_CLASSES
 
 from .environment import environment_variable
+
+_STORED = (tf.float32, tf.int64, tf.string)  # what a tf.train.Example can hold, as Transform insists
 
 LABEL = "label"
 """The entry of Transform's `custom_config` that names the label, where it may be text."""
@@ -84,7 +88,19 @@ class Preprocessing:
                 f"preprocessing_fn in {self._place(error)} fails: {type(error).__name__}: {error}. It was given "
                 f"{received}. Make it fit these features, or correct the examples."
             ) from error
-        value = outputs.get(self.label) if isinstance(outputs, Mapping) and self.label else None
+        if not isinstance(outputs, Mapping):
+            raise MorphError(
+                f"preprocessing_fn in {self.source} returned a {type(outputs).__name__}; expected a dict of tensors by "
+                "name. A forgotten `return` gives None."
+            )
+        for name, made in outputs.items():
+            if getattr(made, "dtype", tf.float32) not in _STORED:
+                raise MorphError(
+                    f"preprocessing_fn in {self.source} makes {name!r} of {made.dtype.name}, and examples hold "
+                    "float32, int64 and text only. Cast it: "
+                    f"tf.cast(..., tf.{'float32' if made.dtype.is_floating else 'int64'})."
+                )
+        value = outputs.get(self.label) if self.label else None
         if getattr(value, "dtype", None) != tf.string:
             return outputs
         numbers = tft.compute_and_apply_vocabulary(value, vocab_filename=LABEL_CLASSES, fingerprint_shuffle=True)
@@ -121,10 +137,11 @@ class Executor(executor.Executor):
         # A packed module is `name@path/of/the.whl`.
         self._source = exec_properties.get("module_file") or str(exec_properties.get("module_path")).split("@")[0]
         if not exec_properties.get("module_file"):  # packed into a wheel, which TFX hands to the workers itself
-            super().Do(input_dict, output_dict, exec_properties)
+            with told_by_feature(input_dict["examples"]):
+                super().Do(input_dict, output_dict, exec_properties)
             return
         file = io_utils.ensure_local(exec_properties["module_file"])
-        with importable_in_workers(file):
+        with importable_in_workers(file), told_by_feature(input_dict["examples"]):
             super().Do(input_dict, output_dict, {**exec_properties, "module_file": file})
 
 
@@ -132,6 +149,53 @@ class Transform(tfx.components.Transform):
     """TFX's component with our `Executor`."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+
+# How TFX says, from deep inside of Beam, that an example does not have what the schema says of a feature.
+_DEPARTURES = re.compile(
+    r"""handling tensor '(?P<lacking>[^']+)'|wrong type, expected .* for feature "(?P<other>[^"]+)\""""
+)
+
+
+@contextlib.contextmanager
+def told_by_feature(examples: Sequence[types.Artifact]) -> Iterator[None]:
+    """Turns Beam's account of an example that departs from the schema into a message that names feature and record.
+
+    Args:
+        examples: that are read in the block.
+
+    Raises:
+        MorphError: an example lacks a feature of the schema, or has it in another type.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        departure = None if isinstance(error, MorphError) else _DEPARTURES.search(str(error))
+        if departure is None:
+            raise
+        name = departure["lacking"] or departure["other"]
+        reason = "is missing in some examples" if departure["lacking"] else "is of another type in some examples"
+        raise MorphError(
+            f"The feature {name!r} {reason}, and the schema says that all have it alike: {_record_of(examples, name)}. "
+            "Correct the examples; or search anew, which infers another schema."
+        ) from error
+
+
+def _record_of(examples: Sequence[types.Artifact], name: str) -> str:
+    """Where the first record lies that lacks a feature, or has another type of it than the records before."""
+    usual = None
+    for artifact in examples:
+        for split in artifact_utils.decode_split_names(artifact.split_names):
+            pattern = os.path.join(artifact_utils.get_split_uri([artifact], split), "*")
+            for path in sorted(tf.io.gfile.glob(pattern)):
+                records = tf.data.TFRecordDataset(path, compression_type="GZIP" if path.endswith(".gz") else "")
+                for number, record in enumerate(records.as_numpy_iterator(), 1):
+                    feature = tf.train.Example.FromString(record).features.feature
+                    kind = feature[name].WhichOneof("kind") if name in feature else None
+                    if not kind or not getattr(feature[name], kind).value or kind != (usual or kind):
+                        return f"record {number} of split {split!r} in {path} has {kind or 'none'}"
+                    usual = kind
+    return f"all have {usual}"
 
 
 @contextlib.contextmanager

@@ -40,15 +40,17 @@ class Contents:
 
 @dataclasses.dataclass
 class Unusable:
-    """Rows whose label cannot be learned: how many, and where the first of them is.
+    """Rows that cannot be used: how many, and where the first of them is.
 
     Attributes:
-        what: is wrong with them, as in "the label is empty".
+        what: is wrong with them, as in "the label is empty ('kind')".
+        advice: what to do about it, a sentence.
         first: place of the first, as in "data/a.csv, line 17"; empty where there is none.
         count: of all.
     """
 
     what: str
+    advice: str
     first: str = ""
     count: int = 0
 
@@ -57,14 +59,26 @@ class Unusable:
         self.first = self.first or place
         self.count += 1
 
-    def refuse(self, label: str) -> None:
+    def refuse(self) -> None:
         """Raises MorphError where there is such a row."""
         if self.count:
             more = f" So it is in {self.count} rows." if self.count > 1 else ""
-            raise MorphError(
-                f"label: {self.first}: {self.what} ({label!r}).{more} Every example needs a label to learn from: fill "
-                "it in, or take the row out."
-            )
+            raise MorphError(f"data: {self.first}: {self.what}.{more} {self.advice}")
+
+
+def without_label(what: str, label: str) -> Unusable:
+    """Rows from which nothing can be learned, because `what` is wrong with their label."""
+    advice = "Every example needs a label to learn from: fill it in, or take the row out."
+    return Unusable(f"{what} ({label!r})", advice)
+
+
+def without_feature(name: str) -> Unusable:
+    """Rows that lack a feature which the model that was pushed last was trained with in every example."""
+    advice = (
+        "The model that was pushed last was trained with it in every example, and its network takes no other: fill it "
+        "in, take the row out, or search anew."
+    )
+    return Unusable(f"the feature {name!r} is empty", advice)
 
 
 def is_no_number(label: str | float) -> bool:

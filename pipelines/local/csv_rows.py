@@ -7,31 +7,33 @@ of text makes text of a whole column; that is told, with the line.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from morph_core import MorphError
 
-from .contents import NUMBERS, TEXT, WHOLE, Contents, Unusable, is_no_number
+from .contents import NUMBERS, TEXT, WHOLE, Contents, is_no_number, without_feature, without_label
 
 _BYTE_ORDER_MARK = "\ufeff"
 _KINDS = ("", WHOLE, NUMBERS, TEXT)  # each holds what those before it hold
 
 
-def csv_contents(files: Sequence[Path], label: str) -> Contents:
+def csv_contents(files: Sequence[Path], label: str, required: Collection[str] = ()) -> Contents:
     """Reads all rows of a split.
 
     Args:
         files: of the split, at least one.
         label: name of the column with the label.
+        required: names of columns that must not be empty in any row.
 
     Raises:
         MorphError: a file is no CSV file or has another header than the first, a row has another number of cells than
-            its header, or a label is empty or NaN; file and line are named.
+            its header, or a label is empty or NaN, or a required cell empty; file and line are named.
     """
     found = Contents()
     kinds: list[int] = []
-    empty, nan = Unusable("the label is empty"), Unusable("the label is NaN")
+    empty, nan = without_label("the label is empty", label), without_label("the label is NaN", label)
+    lacking = {name: without_feature(name) for name in required}
     for file in files:
         try:
             with open(file, newline="", encoding="utf-8") as lines:
@@ -47,6 +49,7 @@ def csv_contents(files: Sequence[Path], label: str) -> Contents:
                         "same order in all files of a split."
                     )
                 labels_at = header.index(label) if label in header else None
+                required_at = {place: lacking[name] for place, name in enumerate(header) if name in lacking}
                 for row in reader:
                     if not row:  # a blank line, which CsvExampleGen passes over
                         continue
@@ -68,6 +71,9 @@ def csv_contents(files: Sequence[Path], label: str) -> Contents:
                                     f"{header[place]!r} is read as text."
                                 )
                             kinds[place] = kind
+                    for place, rows in required_at.items():
+                        if not row[place]:
+                            rows.add(f"{file}, line {reader.line_num}")
                     if labels_at is not None:
                         cell = row[labels_at]
                         if not cell.strip():
@@ -81,8 +87,8 @@ def csv_contents(files: Sequence[Path], label: str) -> Contents:
                 f"data.path: {file} is no CSV file that can be read: {error}. Expected text in UTF-8; set data.format, "
                 "or move it away."
             ) from error
-    for unusable in (empty, nan):
-        unusable.refuse(label)
+    for unusable in (empty, nan, *lacking.values()):
+        unusable.refuse()
     found.kinds = {name: _KINDS[kind] for name, kind in zip(found.features, kinds, strict=True) if kind}
     return found
 

@@ -15,7 +15,7 @@ from morph_core import MorphError
 from ..config import DataConfig, is_uri
 from ..config.spans import newest_files
 from ..graph.module_files import check_features_read
-from .contents import MOST_LABELS, TEXT, WHOLE, Contents
+from .contents import MOST_LABELS, NUMBERS, TEXT, WHOLE, Contents
 from .csv_rows import csv_contents
 from .records import record_contents
 
@@ -25,7 +25,11 @@ _MOST_NUMBERED_CLASSES = 100  # more different whole numbers are taken for amoun
 
 
 def check_examples(
-    data: DataConfig, label: str, batch_sizes: Mapping[str, int] | None = None, preprocessing_file: str | None = None
+    data: DataConfig,
+    label: str,
+    batch_sizes: Mapping[str, int] | None = None,
+    preprocessing_file: str | None = None,
+    required: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Reads the examples of each split; of several spans, of the newest.
 
@@ -34,6 +38,8 @@ def check_examples(
         label: the feature with the label.
         batch_sizes: of the trainings, by the key of the configuration that says it.
         preprocessing_file: Python file with `preprocessing_fn`, to be searched for features that no CSV file has.
+        required: features that every example must have, and what they hold ("whole numbers", "numbers" or "text"), as
+            `required_by` finds them.
 
     Returns:
         What is no mistake and yet worth knowing, one sentence each.
@@ -56,7 +62,7 @@ def check_examples(
         files, newest[split] = newest_files(directory, pattern)
         if not files:
             raise MorphError(f"{key}: no file matches {directory / pattern}. Check the pattern, and what is there.")
-        found = contents[split] = _READERS[data.format](files, label)
+        found = contents[split] = _READERS[data.format](files, label, required or ())
         if not found.examples:
             raise MorphError(
                 f"{key}: the {len(files)} file(s) that match {directory / pattern} hold no examples. Expected at least "
@@ -67,6 +73,7 @@ def check_examples(
                 f"label: {label!r} is not a feature of the examples in {directory / pattern}. They have: "
                 f"{', '.join(sorted(found.features))}."
             )
+        _check_required(found, required or {}, directory / pattern)
     if len(set(newest.values())) > 1:
         listed = ", ".join(f"{'-'.join(map(str, span))} of {split!r}" for split, span in newest.items())
         raise MorphError(
@@ -82,6 +89,54 @@ def check_examples(
     if len(remarks) > _MOST_REMARKS:
         remarks[_MOST_REMARKS:] = [f"So it is in {len(remarks) - _MOST_REMARKS} more columns."]
     return [*remarks, *_about_labels(contents, label), *_about_batches(data, contents, batch_sizes or {})]
+
+
+def required_by(push_to: str) -> dict[str, str]:
+    """What the model that was pushed last needs of every example: features and what they hold; none without a model.
+
+    Args:
+        push_to: the directory that models are pushed to.
+    """
+    schemas = [] if is_uri(push_to) else [*Path(push_to).glob("*/assets.extra/schema.pbtxt")]
+    numbered = {int(path.parents[1].name): path for path in schemas if path.parents[1].name.isdecimal()}
+    if not numbered:
+        return {}
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    newest = numbered[max(numbered)]
+    try:
+        schema = text_format.Parse(newest.read_text(encoding="utf-8"), schema_pb2.Schema())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise MorphError(
+            f"push_to: the schema of the model that was pushed last, {newest}, cannot be read: {error}. Restore it, or "
+            "take that version away, so that the one before it counts."
+        ) from error
+    kinds = {schema_pb2.INT: WHOLE, schema_pb2.FLOAT: NUMBERS, schema_pb2.BYTES: TEXT}
+    # Those with a shape are parsed densely, and cannot be left out; others arrive as sparse tensors.
+    return {
+        feature.name: kinds[feature.type]
+        for feature in schema.feature
+        if feature.HasField("shape") and feature.presence.min_fraction == 1 and feature.type in kinds
+    }
+
+
+def _check_required(found: Contents, required: Mapping[str, str], files: Path) -> None:
+    """Raises MorphError where the examples depart from what the pushed model was trained with."""
+    for name, kind in required.items():
+        if name not in found.features:
+            raise MorphError(
+                f"data: the examples in {files} have no feature {name!r}, which the model that was pushed last was "
+                f"trained with ({kind}). They have: {', '.join(sorted(found.features))}. Add it, or search anew: "
+                "morph-tfx run without --pipeline retrain."
+            )
+        if found.kinds.get(name, kind) != kind:
+            remark = next((f" {remark}" for remark in found.remarks if f"column {name!r}" in remark), "")
+            raise MorphError(
+                f"data: feature {name!r} of the examples in {files} holds {found.kinds[name]}, but {kind} when the "
+                f"model was trained that was pushed last.{remark} Expected the same type; in a CSV file a "
+                "column of decimals is written with decimals throughout (1.0)."
+            )
 
 
 def _check_same_kinds(contents: Mapping[str, Contents]) -> None:

@@ -6,13 +6,13 @@ parsed, or an image in it looks cut, its records are looked at one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from morph_core import MorphError
 
-from .contents import NUMBERS, TEXT, WHOLE, Contents, Unusable, is_no_number
+from .contents import NUMBERS, TEXT, WHOLE, Contents, Unusable, is_no_number, without_feature, without_label
 
 _GZIP = b"\x1f\x8b"
 _KINDS = {"int64_list": WHOLE, "float_list": NUMBERS, "bytes_list": TEXT}
@@ -21,19 +21,22 @@ _IMAGES = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82"
 _BATCH_BYTES, _BATCH_RECORDS = 1 << 22, 1024
 
 
-def record_contents(files: Sequence[Path], label: str) -> Contents:
+def record_contents(files: Sequence[Path], label: str, required: Collection[str] = ()) -> Contents:
     """Reads all records of a split.
 
     Args:
         files: of the split, at least one.
         label: name of the feature with the label.
+        required: names of features that every record must have.
 
     Raises:
         MorphError: a file is damaged, a record is no `tf.train.Example` or has a feature of another type than the
-            first record, an image does not decode, or a label is missing or NaN; file, record and feature are named.
+            first record, an image does not decode, a label is missing or NaN, or a required feature missing; file,
+            record and feature are named.
     """
     found = Contents()
-    empty, nan = Unusable("the record has no label"), Unusable("the label is NaN")
+    empty, nan = without_label("the record has no label", label), without_label("the label is NaN", label)
+    lacking = {name: without_feature(name) for name in required if name != label}
     images: set[str] = set()
     for file in files:
         for start, batch in _batches(file):
@@ -46,13 +49,13 @@ def record_contents(files: Sequence[Path], label: str) -> Contents:
             parsed = _parsed(batch, found.kinds, file, start)
             for name in images:
                 _check_images(parsed[name], name, file, start)
+            for name, rows in {label: empty, **lacking}.items():
+                if name in found.features:
+                    _collect_missing(parsed.get(name), len(batch), rows, file, start)
             if label in parsed:
-                _collect(parsed[label], len(batch), found, empty, nan, file, start)
-            elif label in found.features:  # there, without a value, in the first record
-                for row in range(len(batch)):
-                    empty.add(_place(file, start + row))
-    for unusable in (empty, nan):
-        unusable.refuse(label)
+                _collect_labels(parsed[label], found, nan, file, start)
+    for unusable in (empty, nan, *lacking.values()):
+        unusable.refuse()
     return found
 
 
@@ -148,15 +151,20 @@ def _parsed(batch: Any, kinds: dict[str, str], file: Path, start: int) -> dict[s
         raise  # TensorFlow refuses what the records do not explain: no mistake of the user's that we know
 
 
-def _collect(
-    values: Any, examples: int, found: Contents, empty: Unusable, nan: Unusable, file: Path, start: int
-) -> None:
+def _collect_missing(values: Any | None, examples: int, missing: Unusable, file: Path, start: int) -> None:
+    """Notes the records of a batch that have no value of a feature; None where not even the file's first has one."""
+    import numpy as np
+
+    rows = [] if values is None else values.indices[:, 0].numpy()
+    for row in np.flatnonzero(np.bincount(rows, minlength=examples) == 0):
+        missing.add(_place(file, start + int(row)))
+
+
+def _collect_labels(values: Any, found: Contents, nan: Unusable, file: Path, start: int) -> None:
     """Looks at the labels of one batch."""
     import numpy as np
 
     rows, labels = values.indices[:, 0].numpy(), values.values.numpy()
-    for row in np.flatnonzero(np.bincount(rows, minlength=examples) == 0):
-        empty.add(_place(file, start + int(row)))
     for label, place in zip(*np.unique(labels, return_index=True), strict=True):
         value = label.decode(errors="replace") if isinstance(label, bytes) else label.item()
         if not is_no_number(value):

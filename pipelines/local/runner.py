@@ -19,7 +19,7 @@ from morph_core.cost.costs import written
 from ..account import Say, duration, quieten
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
-from .examples import check_examples
+from .examples import check_examples, required_by
 from .places import check_places, make_places
 from .result import RunResult
 from .staging import importable, staged_modules, staged_structure
@@ -50,7 +50,9 @@ def run_pipeline(
     batch_sizes = {"retrain.batch_size": config.retrain.batch_size}
     if pipeline == "morph":
         batch_sizes["search.batch_size"] = config.search.batch_size
-    for remark in check_examples(config.data, config.label, batch_sizes, config.preprocessing_file):
+    looked_up = pipeline == "retrain" and config.retrain_pipeline.structure is None
+    required = required_by(config.push_to) if looked_up else {}
+    for remark in check_examples(config.data, config.label, batch_sizes, config.preprocessing_file, required):
         say(f"Note: {remark}")
     config = staged_structure(staged_modules(config))
     make_places(config)
@@ -70,7 +72,7 @@ def run_pipeline(
     say(f"... took {duration(time.monotonic() - start)}")
     if not verbose:
         quieten()  # once more: importing TFX raises the level of some loggers again
-    if pipeline == "retrain" and config.retrain_pipeline.structure is None:
+    if looked_up:
         check_pushed(config)
     start = time.monotonic()
     with without_wheels():

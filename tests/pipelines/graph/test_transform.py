@@ -7,10 +7,11 @@ import sys
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from tfx.types import standard_artifacts
 from tfx.utils import import_utils
 
 from morph_core import MorphError
-from morph_tfx.pipelines.graph.transform import Preprocessing, importable_in_workers
+from morph_tfx.pipelines.graph.transform import Preprocessing, importable_in_workers, told_by_feature
 
 
 @pytest.fixture
@@ -106,3 +107,61 @@ def test_a_feature_of_another_type_is_told_with_the_types_of_all():
         MorphError, match=r"their.py, line \d+, fails: .*kind: string \(None, 1\), x: float32 \(None, 1\)"
     ):
         traced(lambda inputs: {"x": tft.scale_to_z_score(inputs["kind"])})
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda inputs: None, r"their.py returned a NoneType; expected a dict of tensors"),
+        (
+            lambda inputs: {"x": tf.cast(inputs["x"], tf.uint8)},
+            r"makes 'x' of uint8, .* Cast it: tf.cast\(..., tf.int64\)",
+        ),
+    ],
+)
+def test_what_transform_cannot_write_is_refused(function, message):
+    with pytest.raises(MorphError, match=message):
+        traced(function)
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """Examples of one split, whose third record departs."""
+    artifact = standard_artifacts.Examples()
+    artifact.uri, artifact.split_names = str(tmp_path), '["train"]'
+
+    def write(**third: tf.train.Feature):
+        usual = {"a": tf.train.Feature(float_list=tf.train.FloatList(value=[1.0]))}
+        (tmp_path / "Split-train").mkdir()
+        path = str(tmp_path / "Split-train" / "data.gz")
+        with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
+            for feature in (usual, usual, third):
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+        return [artifact]
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("said", "third", "message"),
+    [
+        (
+            "Error raised when handling tensor 'a' [while running 'Analyze']",
+            {},
+            r"'a' is missing .*record 3 of split 'train' .* has none",
+        ),
+        (
+            'INVALID_ARGUMENT: Feature had wrong type, expected float_list, found int64_list for feature "a" [while',
+            {"a": tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))},
+            r"'a' is of another type .*record 3 of split 'train' .* has int64_list",
+        ),
+    ],
+)
+def test_an_example_that_departs_from_the_schema_is_named(examples, said, third, message):
+    with pytest.raises(MorphError, match=message), told_by_feature(examples(**third)):
+        raise RuntimeError(said)
+
+
+def test_other_failures_stay_as_they_are(examples):
+    with pytest.raises(RuntimeError, match="no space left"), told_by_feature(examples()):
+        raise RuntimeError("no space left")

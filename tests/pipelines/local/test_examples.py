@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from morph_core import MorphError
 from morph_tfx.pipelines.config import DataConfig
-from morph_tfx.pipelines.local.examples import check_examples
+from morph_tfx.pipelines.local.examples import check_examples, required_by
 
 
 def example(**features: int) -> bytes:
@@ -92,6 +92,55 @@ def csv_of(tmp_path, **splits: str) -> DataConfig:
         (tmp_path / f"{name}.csv").write_text(text)
     patterns = {name: f"{name}.csv" for name in splits}
     return DataConfig(format="csv", path=str(tmp_path), splits=patterns)
+
+
+SCHEMA = """
+feature { name: "x" type: FLOAT shape { dim { size: 1 } } presence { min_fraction: 1 } }
+feature { name: "maybe" type: FLOAT presence { min_fraction: 0.5 } }
+feature { name: "label" type: BYTES shape { dim { size: 1 } } presence { min_fraction: 1 } }
+"""
+
+
+@pytest.fixture
+def pushed(tmp_path) -> str:
+    """A directory with two pushed models, of which the newer has the schema."""
+    for version, schema in (("9", ""), ("10", SCHEMA)):
+        (tmp_path / "pushed" / version / "assets.extra").mkdir(parents=True)
+        (tmp_path / "pushed" / version / "assets.extra" / "schema.pbtxt").write_text(schema)
+    return str(tmp_path / "pushed")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "x,label\n1.5,a\n,b\n2.5,a\n",
+            r"train.csv, line 3: the feature 'x' is empty\. The model that was pushed last",
+        ),
+        ("y,label\n1.5,a\n2.5,b\n", r"have no feature 'x', .* trained with \(numbers\)\. They have: label, y"),
+        ("x,label\n1.5,a\nmuch,b\n", r"'x' .*holds text, but numbers .* line 3: 'much' is no number"),
+        ("x,label\n1,a\n2,b\n", r"'x' .*holds whole numbers, but numbers .* written with decimals throughout"),
+    ],
+    ids=["empty cell", "missing column", "text", "whole numbers"],
+)
+def test_what_departs_from_the_pushed_models_schema_is_named(tmp_path, pushed, text, message):
+    with pytest.raises(MorphError, match=message):
+        check_examples(csv_of(tmp_path, train=text, eval=GOOD_CSV), "label", required=required_by(pushed))
+
+
+def test_examples_like_those_of_the_pushed_model_are_taken(tmp_path, pushed):
+    assert required_by(pushed) == {"x": "numbers", "label": "text"}
+    data = csv_of(tmp_path, train=GOOD_CSV, eval=GOOD_CSV)
+    assert check_examples(data, "label", required=required_by(pushed)) == []
+    assert required_by(str(tmp_path / "nowhere")) == {}
+
+
+def test_a_record_without_a_feature_of_the_pushed_model_is_named(data, tmp_path):
+    write(tmp_path / "train" / "a", [example(label=1, x=2), example(label=2)])
+    with pytest.raises(MorphError, match=r"a, record 2: the feature 'x' is empty"):
+        check_examples(data, "label", required={"x": "whole numbers", "label": "whole numbers"})
+    with pytest.raises(MorphError, match=r"have no feature 'y'"):
+        check_examples(data, "label", required={"y": "numbers"})
 
 
 GOOD_CSV = "x,label\n1.5,a\n2.5,b\n"
