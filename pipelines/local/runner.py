@@ -22,7 +22,7 @@ from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples, required_by
 from .places import check_places, make_places
 from .result import RunResult
-from .staging import importable, staged_modules, staged_structure
+from .staging import importable, staged_modules, staged_structure, told_of_originals
 
 
 def run_pipeline(
@@ -54,6 +54,7 @@ def run_pipeline(
     required = required_by(config.push_to) if looked_up else {}
     for remark in check_examples(config.data, config.label, batch_sizes, config.preprocessing_file, required):
         say(f"Note: {remark}")
+    original = config
     config = staged_structure(staged_modules(config))
     make_places(config)
     say("Loading TensorFlow and TFX ...")
@@ -78,8 +79,11 @@ def run_pipeline(
     with without_wheels():
         nodes = retrain_pipeline(config) if pipeline == "retrain" else morph_pipeline(config)
     runner = StepRunner(say, _about(config), lambda step: findings(step.node_id, step.outputs, config.data))
-    with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
-        runner.run(nodes)
+    try:
+        with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
+            runner.run(nodes)
+    except MorphError as error:
+        raise MorphError(told_of_originals(config, original, str(error))) from error
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
     cached = [step for step in result.steps if step.state == "cached"]
     took = duration(result.seconds)
