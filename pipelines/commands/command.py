@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except MorphError as error:
+            if kwargs.get("verbose"):
+                traceback.print_exc()
             raise _Refused(str(error)) from error
         except KeyboardInterrupt:
             click.echo(f"\n{_RESUME}", err=True)
@@ -91,4 +94,6 @@ pipeline_option = click.option(
     show_default=True,
     help="morph: search for a structure. retrain: train the latest pushed structure anew, on the newest data.",
 )
-verbose_option = click.option("--verbose", is_flag=True, help="Show what TFX, Beam and TensorFlow log.")
+verbose_option = click.option(
+    "--verbose", is_flag=True, help="Show what TFX, Beam and TensorFlow log, and the traceback of what is wrong."
+)

@@ -18,7 +18,6 @@ import os
 import re
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from tfx.utils import import_utils, io_utils, json_utils
 
 from morph_core import MorphError
 from morph_tfx.components.training.labels import LABEL_CLASSES
+from morph_tfx.components.training.user_module import place_in
 
 from .environment import environment_variable
 
@@ -78,14 +78,16 @@ class Preprocessing:
         except KeyError as error:
             if error.args and error.args[0] in inputs:
                 raise
+            place = place_in(self.function, self.source, error)
             raise MorphError(
-                f"preprocessing_fn in {self._place(error)} asks for {error}, which is not there. The examples have the "
-                f"features {', '.join(sorted(inputs))}."
+                f"preprocessing_fn in {place} asks for {error}, which is not there. The examples have the features "
+                f"{', '.join(sorted(inputs))}."
             ) from error
         except (TypeError, ValueError, AttributeError, tf.errors.OpError) as error:
             received = ", ".join(f"{name}: {_described(value)}" for name, value in sorted(inputs.items()))
+            place = place_in(self.function, self.source, error)
             raise MorphError(
-                f"preprocessing_fn in {self._place(error)} fails: {type(error).__name__}: {error}. It was given "
+                f"preprocessing_fn in {place} fails: {type(error).__name__}: {error}. It was given "
                 f"{received}. Make it fit these features, or correct the examples."
             ) from error
         if not isinstance(outputs, Mapping):
@@ -105,13 +107,6 @@ class Preprocessing:
             return outputs
         numbers = tft.compute_and_apply_vocabulary(value, vocab_filename=LABEL_CLASSES, fingerprint_shuffle=True)
         return {**outputs, self.label: numbers}
-
-    def _place(self, error: Exception) -> str:
-        """The file, with the line in it that an exception comes from."""
-        code = getattr(getattr(self.function, "func", self.function), "__code__", None)
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if code is not None and frame.filename == code.co_filename]
-        return f"{self.source}, line {lines[-1]}," if lines else self.source
 
 
 def _described(value: Any) -> str:
