@@ -1,15 +1,19 @@
-"""Values and weights of Keras, for the parts that look at a network from outside the training step."""
+"""Values and weights of Keras, for the parts that look at a network from outside the training step.
+
+Keras is imported where it is used: costs need this file, and whoever checks a cost's name should not wait for Keras.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 
 def as_numpy(tensor: Any) -> np.ndarray:
     """The values of a tensor or variable of any backend."""
+    from keras import ops
+
     return np.asarray(ops.convert_to_numpy(tensor))
 
 

@@ -13,8 +13,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import json_utils
 
 from morph_core import MorphError
-from morph_core.device.calibrate import check_counts
-from morph_core.device.runtimes import check_runtime
+from morph_core.device.request import check_counts, check_runtime
 
 from ..artifacts.calibration import DeviceCalibration
 from ..training.custom_config import check_custom_config

@@ -17,7 +17,7 @@ from tfx.proto import trainer_pb2
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from morph_core.device.export import check_request
+from morph_core.device.request import check_request
 
 from ..training import spec as training_spec
 from ..training.user_module import package_user_module
@@ -99,7 +99,7 @@ class Exporter(base_component.BaseComponent):
                 module_file and module_path.
             module_path: an importable module with the same functions.
             hyperparameters: channel of `HyperParameters` from a Tuner, the same that the training was given.
-            formats: names in `morph_core.device.export.FORMATS`: "litert", "litert-float16", "litert-dynamic",
+            formats: names in `morph_core.device.request.FORMATS`: "litert", "litert-float16", "litert-dynamic",
                 "litert-int8" and "onnx".
             tolerances: by format, how far its outputs may be off, as a share of the largest; else the format's own.
             max_accuracy_loss: how much less accurate than the model a file may be, such as 0.01; for models with a

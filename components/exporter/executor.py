@@ -19,7 +19,8 @@ from tfx.utils import io_utils
 
 import morph_core as morph
 from morph_core.cost.machine import this_machine
-from morph_core.device.export import FORMATS, MOST_EXAMPLES, CannotExpress, check_installed
+from morph_core.device.export import MOST_EXAMPLES, CannotExpress, check_installed
+from morph_core.device.request import FORMATS
 
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent

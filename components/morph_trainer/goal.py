@@ -14,9 +14,9 @@ from typing import Any
 from tfx.orchestration.data_types import RuntimeParameter
 
 import morph_core as morph
+from morph_core.cost.amounts import amounts_by_cost
 from morph_core.cost.costs import Cost, on_device
-from morph_core.search.gates import check_gate
-from morph_core.structure.budget import amounts_by_cost
+from morph_core.search.gate_names import check_gate
 from morph_core.structure.choices import check_counts
 
 from ..artifacts.calibration import check_calibrated

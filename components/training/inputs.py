@@ -1,7 +1,7 @@
 """What both trainers read before they train: the module, the hyperparameters, the data, and how many steps to take.
 
 Everything a user can have got wrong is looked at here, before the first training step: a split that is missing or
-empty, an `input_fn` that yields nothing, features that do not fit the model. Each ends in one message.
+empty, an `input_fn` that yields nothing, features or labels that do not fit the model. Each ends in one message.
 """
 
 import dataclasses
@@ -26,10 +26,13 @@ from tfx.utils import io_utils, proto_utils
 from morph_core import MorphError
 
 from . import distribution, user_module
+from . import labels as label_checks
 from .custom_config import check_custom_config, custom_config_of
 
 DEFAULT_EPOCHS = 10
 DEFAULT_BATCH_SIZE = 32
+# Of a training that is measured in steps, so many batches are looked at before: an epoch of it may be very long.
+_LOOKED_AT = 100
 
 Spec = tft.TFTransformOutput | schema_pb2.Schema
 
@@ -47,6 +50,8 @@ class TrainingInputs:
         epochs: how often to validate.
         steps_per_epoch: training steps between two validations.
         cycle: what to show as the cycle, such as "1/2"; may be empty.
+        batch_size: examples per step.
+        labels: what was seen of the labels of the "training" and the "evaluation" split.
     """
 
     module: user_module.UserModule
@@ -57,11 +62,26 @@ class TrainingInputs:
     epochs: int
     steps_per_epoch: int
     cycle: str
+    batch_size: int
+    labels: Mapping[str, label_checks.Labels]
 
     @property
     def steps(self) -> int:
         """Training steps in all."""
         return self.epochs * self.steps_per_epoch
+
+    def check_labels(self, model: keras.Model) -> None:
+        """Looks whether the labels are numbers that the model's loss takes, and tells what else is odd about them.
+
+        Args:
+            model: compiled, as the user's module makes it.
+
+        Raises:
+            MorphError: a label is no number, or is of a class that the model has no output for.
+        """
+        label_checks.check(self.labels, model, self.module.source)
+        for remark in label_checks.remarks(self.labels, self.batch_size, self.steps):
+            print(f"Note: {remark}", flush=True)
 
     def check_fit(self, model: keras.Model) -> None:
         """Sends one batch of each split through the model, so that a mismatch ends here and not in the first step.
@@ -101,15 +121,18 @@ def read(input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str,
     """
     given = _given(input_dict, exec_properties, ("train_args", "eval_args"))
     module, files, config = given.module, given.files, given.config
+    batch_size = config.get("batch_size") or DEFAULT_BATCH_SIZE
     train, evaluation = (
-        distribution.shared_by_record(given.dataset(split, config.get("batch_size") or DEFAULT_BATCH_SIZE))
+        distribution.shared_by_record(given.dataset(split, batch_size))
         for split in (files.train_files, files.eval_files)
     )
+    label_checks.check_are_numbers(train, module.source)
     if files.eval_steps:
         evaluation = evaluation.take(files.eval_steps)
     elif _is_endless(evaluation):
         raise _endless(module, "evaluation", "eval_args=EvalArgs(num_steps=...)")
-    epochs, steps_per_epoch = _steps(module, train, files.train_steps, config.get("epochs"))
+    labels = _labels(module, train, evaluation, files.train_steps)
+    epochs, steps_per_epoch = _steps(labels["training"].batches, files.train_steps, config.get("epochs"))
     return TrainingInputs(
         module=module,
         hparams=given.hparams,
@@ -119,6 +142,8 @@ def read(input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         cycle=str(config.get("cycle") or ""),
+        batch_size=batch_size,
+        labels=labels,
     )
 
 
@@ -246,9 +271,19 @@ def _endless(module: user_module.UserModule, split: str, instead: str) -> MorphE
     )
 
 
-def _steps(
-    module: user_module.UserModule, train: tf.data.Dataset, num_steps: int | None, epochs: int | None
-) -> tuple[int, int]:
+def _labels(
+    module: user_module.UserModule, train: tf.data.Dataset, evaluation: tf.data.Dataset, num_steps: int | None
+) -> dict[str, label_checks.Labels]:
+    """What one pass over each split shows of its labels; of a training in steps, at the beginning of the split."""
+    if num_steps:
+        train, evaluation = train.take(min(num_steps, _LOOKED_AT)), evaluation.take(_LOOKED_AT)
+    elif _is_endless(train):
+        raise _endless(module, "training", "train_args=TrainArgs(num_steps=...)")
+    logging.info("Reading the splits once to look at their labels and to count batches.")
+    return {"training": label_checks.seen_in(train), "evaluation": label_checks.seen_in(evaluation)}
+
+
+def _steps(batches: int, num_steps: int | None, epochs: int | None) -> tuple[int, int]:
     """How many epochs of how many steps; known from the start, for the search's schedule and the time left.
 
     `num_steps` is a total, cut into `epochs` equal parts, rounded up. Without it an epoch is one pass over the data.
@@ -256,10 +291,4 @@ def _steps(
     if num_steps:
         parts = min(epochs or DEFAULT_EPOCHS, num_steps)
         return parts, math.ceil(num_steps / parts)
-    if _is_endless(train):
-        raise _endless(module, "training", "train_args=TrainArgs(num_steps=...)")
-    batches = int(train.cardinality())
-    if batches < 0:
-        logging.info("Reading the training split once to count its batches.")
-        batches = int(train.reduce(0, lambda count, *_: count + 1))
     return epochs or DEFAULT_EPOCHS, max(batches, 1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 from tfx.types.artifact import Artifact
 
 from morph_core import MorphError, StructureSearch
@@ -46,7 +47,7 @@ def train(
         The last epoch's values: the loss, the metrics, and the same on the evaluation split (`val_...`).
 
     Raises:
-        MorphError: the loss is no longer a number at the end.
+        MorphError: a batch cannot be trained on, or the loss is no longer a number at the end.
     """
     tensorboard = keras.callbacks.TensorBoard(
         log_dir=log_dir,
@@ -66,12 +67,14 @@ def train(
             "callbacks": [tensorboard, progress],
             "verbose": 0,
         }
-        if isinstance(model, StructureSearch):
-            history = model.fit(**arguments, checkpoint=checkpoint)  # pyright: ignore[reportCallIssue]
-        elif checkpoint is None:
-            history = model.fit(**arguments)
-        else:
-            history = fit_with_checkpoints(model, arguments, checkpoint, identity or {})
+        try:
+            history = _fit(model, arguments, checkpoint, identity or {})
+        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+            # Of the labels all or the first were looked at before. What a later batch holds, only training tells.
+            raise MorphError(
+                f"A batch of input_fn in {inputs.module.source} cannot be trained on: {_said_by(error)} Expected "
+                "labels that the model has outputs for, and features of the shapes that it takes, in every batch."
+            ) from error
     distribution.to_float32(model)
     last = {name: float(values[-1]) for name, values in history.history.items()}
     if not math.isfinite(last["loss"]):
@@ -81,6 +84,24 @@ def train(
             "that are no numbers."
         )
     return last
+
+
+def _fit(
+    model: keras.Model, arguments: dict[str, Any], checkpoint: Storage | None, identity: Mapping[str, Any]
+) -> keras.callbacks.History:
+    if isinstance(model, StructureSearch):
+        return model.fit(**arguments, checkpoint=checkpoint)  # pyright: ignore[reportCallIssue]
+    if checkpoint is None:
+        return model.fit(**arguments)
+    return fit_with_checkpoints(model, arguments, checkpoint, identity)
+
+
+def _said_by(error: tf.errors.OpError) -> str:
+    """The line of TensorFlow's message that says what is wrong; those around it say where in the graph it was."""
+    lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
+    telling = (line for line in lines if "label value" in line or "corrupted" in line or "Incompatible" in line)
+    line = next(telling, lines[-1] if lines else type(error).__name__)
+    return line[:300] if line.endswith(".") else f"{line[:300]}."
 
 
 def record_time(model_run: Artifact, progress: ProgressCallback) -> None:

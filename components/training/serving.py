@@ -4,6 +4,9 @@ The default needs nothing from the user. Each input of the model is a feature of
 graph or, without one, in the schema. Of the raw features only those are asked for on which an input depends; that is
 how the label falls away, without anybody naming it. All of this is settled before training, so that a model that could
 not be exported is not trained.
+
+Where labels are text, the answers carry the names of the classes beside the outputs (`all_classes`, and
+`predicted_class` for the likeliest), from the vocabulary that made numbers of them.
 """
 
 import dataclasses
@@ -21,6 +24,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 from morph_core import MorphError
 from morph_core.network.trace import input_structure
 
+from .labels import LABEL_CLASSES
 from .user_module import UserModule
 
 DEFAULT = "serving_default"
@@ -129,13 +133,41 @@ def _after_transform(model: keras.Model, spec: tft.TFTransformOutput, module: Us
     features = spec.transformed_feature_spec()
     names = _input_features(model, features, "transformed features", module)
     raw = _needed(spec.raw_feature_spec(), loader, set(names.values()))
+    classes = _classes(spec, model)
 
     def serve(examples):
         transformed = loader.apply_transform_model(tf.io.parse_example(examples, raw))
-        return _outputs(model, {name: _fitted(transformed[feature], name, model) for name, feature in names.items()})
+        answers = _outputs(model, {name: _fitted(transformed[feature], name, model) for name, feature in names.items()})
+        return {**answers, **_named(answers, classes)}
 
     # The loader is no TensorFlow object itself; what it loaded is, and holds the vocabulary tables.
     return Signature(serve, [tf.TensorSpec([None], tf.string, name="examples")], (loader._imported,))
+
+
+def _classes(spec: tft.TFTransformOutput, model: keras.Model) -> list[bytes]:
+    """The names of the model's classes, in the order of their numbers; none where the labels are numbers themselves."""
+    if len(model.outputs) != 1 or isinstance(model.output, dict) or len(model.outputs[0].shape) != 2:
+        return []
+    if spec.vocabulary_file_by_name(LABEL_CLASSES) is None:
+        return []
+    return spec.vocabulary_by_name(LABEL_CLASSES)
+
+
+def _named(answers: dict[str, Any], classes: list[bytes]) -> dict[str, Any]:
+    """What tells clients, and Evaluator, which class each output is of: the classes' names, and that of the likeliest.
+
+    `all_classes` is TensorFlow Model Analysis's word; by it labels that are text are compared with the outputs.
+    """
+    if not classes:
+        return {}
+    outputs = answers["outputs"]
+    width = outputs.shape[-1]
+    # A network may have more outputs than there are classes. With one output, that is the second class's.
+    names = tf.constant(classes + [b""] * (width - len(classes)))
+    named = {"all_classes": tf.tile(names[tf.newaxis], tf.stack([tf.shape(outputs)[0], 1]))}
+    if width > 1:
+        named["predicted_class"] = tf.gather(names, tf.argmax(outputs, axis=-1))
+    return named
 
 
 def _parsed(model: keras.Model, schema: schema_pb2.Schema, module: UserModule) -> Signature:

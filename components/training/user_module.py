@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,13 +48,13 @@ class UserModule:
             hparams: handed to `build_model` as a dict.
 
         Raises:
-            MorphError: something else came back.
+            MorphError: it fails, or something else came back.
         """
         # Keras numbers layers that the user did not name, per process. Numbering starts again here, so that the same
         # build_model gives the same names, and so the same fingerprint, in every component and every run. The public
         # clear_session would end the distribution strategy and the precision that the model is to be built under.
         naming.reset_uids()
-        model = self.build_model(dict(hparams))
+        model = self._called(self.build_model, dict(hparams))
         if not isinstance(model, keras.Model):
             kind = f"{type(model).__module__}.{type(model).__qualname__}"
             advice = (
@@ -76,9 +77,9 @@ class UserModule:
         """Calls `input_fn` and checks that a dataset of (features, label) comes back.
 
         Raises:
-            MorphError: something else came back.
+            MorphError: it fails, or something else came back.
         """
-        dataset = self.input_fn(files, data_accessor, spec, batch_size)
+        dataset = self._called(self.input_fn, files, data_accessor, spec, batch_size)
         if not isinstance(dataset, tf.data.Dataset):
             raise MorphError(
                 f"input_fn in {self.source} returned a {type(dataset).__name__}; expected a tf.data.Dataset that "
@@ -91,6 +92,31 @@ class UserModule:
                 "sample_weight). With tfxio.TensorFlowDatasetOptions, label_key=... splits the label off."
             )
         return dataset
+
+    def _called(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except MorphError:
+            raise
+        except Exception as error:
+            raise MorphError(
+                f"{function.__name__} in {place_in(function, self.source, error)} fails: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. Correct it there; with --verbose, morph-tfx run shows the traceback."
+            ) from error
+
+
+def place_in(function: Callable[..., Any], source: str, error: BaseException) -> str:
+    """The user's file, with the last line in it that an exception came through: "module.py, line 7,".
+
+    Args:
+        function: of the file, that was called; maybe bound to arguments by functools.partial.
+        source: what to call the file.
+        error: that it raised.
+    """
+    code = getattr(getattr(function, "func", function), "__code__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if code is not None and frame.filename == code.co_filename]
+    return f"{source}, line {lines[-1]}," if lines else source
 
 
 def load(exec_properties: Mapping[str, Any]) -> UserModule:

@@ -27,6 +27,7 @@ from ..network.graph import ChannelGraph
 from . import parts
 from .grid import Grid, grids_of
 from .record import Record, write_whole
+from .request import check_counts
 from .runtimes import Runtime, device_name, find_runtime, threads, versions
 from .steps import Steps, steps_of, waste
 from .stopwatch import Stopwatch
@@ -150,14 +151,6 @@ def _check(target: pathlib.Path, **counts: int) -> None:
     if target.suffix != ".json":
         raise MorphError(f"A calibration file's name ends in .json, so that a cost can name it; received {target}.")
     check_counts(**counts)
-
-
-def check_counts(**counts: int) -> None:
-    """Raise a MorphError for a `batch_size`, `points`, `networks` or `repeats` that is too small or no number."""
-    least = {"batch_size": 1, "points": 2, "networks": 0, "repeats": 3}
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < least[name]:
-            raise MorphError(f"calibrate: {name} is {count!r}; expected a whole number from {least[name]}.")
 
 
 @dataclasses.dataclass(frozen=True)

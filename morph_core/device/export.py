@@ -7,14 +7,13 @@ the model does, and is not slower, is kept. LiteRT has several number formats; h
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -23,6 +22,7 @@ import numpy as np
 from ..arrays import as_numpy
 from ..errors import MorphError
 from .record import write_whole
+from .request import Format, check_batch_size, format_named
 from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, litert_answers, saved
 from .stopwatch import Stopwatch
 
@@ -41,35 +41,6 @@ Answers = Callable[[Inputs], list[np.ndarray]]
 
 class CannotExpress(MorphError):
     """A format has no counterpart of an operation of the network; the message names the layer."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """One kind of file.
-
-    Attributes:
-        name: as in `format="litert-int8"`.
-        suffix: how the file's name ends.
-        tolerance: how far an output may be off, as a share of the largest output.
-        says: what it is, for people.
-    """
-
-    name: str
-    suffix: str
-    tolerance: float
-    says: str
-
-
-FORMATS: dict[str, Format] = {
-    kind.name: kind
-    for kind in (
-        Format("litert", ".tflite", 1e-3, "LiteRT, float32"),
-        Format("litert-float16", ".tflite", 1e-2, "LiteRT, weights in float16"),
-        Format("litert-dynamic", ".tflite", 0.1, "LiteRT, weights in int8, activations as they come"),
-        Format("litert-int8", ".tflite", 0.2, "LiteRT, weights and activations in int8, float32 in and out"),
-        Format("onnx", ".onnx", 1e-3, "ONNX, float32"),
-    )
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,49 +155,6 @@ def export(
     )
 
 
-def check_request(
-    formats: Sequence[str],
-    tolerances: Mapping[str, float] | None = None,
-    max_accuracy_loss: float | None = None,
-    batch_size: int = 1,
-) -> None:
-    """Raise a MorphError where files in several formats are asked for in a way that `export` would refuse."""
-    if isinstance(formats, str) or not formats or len(set(formats)) != len(formats):
-        raise MorphError(
-            f"formats is {formats!r}; expected a list of different ones of {', '.join(FORMATS)}, such as ['litert']."
-        )
-    for name in formats:
-        _format(name)
-    for name, tolerance in (tolerances or {}).items():
-        if name not in formats:
-            raise MorphError(f"tolerances names {name!r}, which is none of the formats ({', '.join(formats)}).")
-        if not _is_number(tolerance) or not tolerance > 0:
-            raise MorphError(
-                f"tolerances[{name!r}] is {tolerance!r}; expected a number above 0, a share of the largest output."
-            )
-    if max_accuracy_loss is not None and (not _is_number(max_accuracy_loss) or not 0 <= max_accuracy_loss < 1):
-        raise MorphError(f"max_accuracy_loss is {max_accuracy_loss!r}; expected a share from 0 to 1, such as 0.01.")
-    _check_batch_size(batch_size)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_batch_size(batch_size: Any) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise MorphError(f"export: batch_size is {batch_size!r}; expected a whole number from 1.")
-
-
-def _format(name: str) -> Format:
-    kind = FORMATS.get(name)
-    if kind is None:
-        close = difflib.get_close_matches(str(name), FORMATS, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
-        raise MorphError(f"Unknown format {name!r}. {hint}Expected one of {', '.join(FORMATS)}.")
-    return kind
-
-
 def check_installed(format: str) -> None:
     """Raise a MorphError that names the extra to install, where a package that a format needs is missing."""
     if format == "onnx":
@@ -237,7 +165,7 @@ def check_installed(format: str) -> None:
 
 
 def _checked_format(format: str, target: pathlib.Path) -> Format:
-    kind = _format(format)
+    kind = format_named(format)
     if target.suffix != kind.suffix:
         raise MorphError(f"A file of format '{format}' ends in {kind.suffix}; received {target}.")
     find_runtime("tf.function", "float32")
@@ -258,7 +186,7 @@ def _batches(model: keras.Model, examples: Any, batch_size: int) -> list[list[np
     )
     if not fitting:
         raise MorphError(f"export: examples have shapes {shapes}, the model's inputs {wanted}, each without the batch.")
-    _check_batch_size(batch_size)
+    check_batch_size(batch_size)
     count = min(map(len, arrays)) if arrays else 0
     if count < batch_size:
         raise MorphError(f"export: {count} examples are no batch of {batch_size}. Give more of them.")

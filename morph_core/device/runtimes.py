@@ -18,6 +18,7 @@ import numpy as np
 
 from ..cost.machine import cores, this_machine
 from ..errors import MorphError
+from .request import DTYPES, check_runtime
 
 Call = Callable[[], Any]
 """Runs a network once, to the end."""
@@ -52,7 +53,8 @@ def find_runtime(name: str, dtype: str) -> Runtime:
     Raises:
         MorphError: there is none of that name, or not on this backend, or not in this dtype, or it is not installed.
     """
-    runtime = check_runtime(name, dtype)
+    check_runtime(name, dtype)
+    runtime = RUNTIMES[name]
     if keras.backend.backend() not in runtime.backends:
         raise MorphError(
             f"Runtime '{name}' needs Keras on {' or '.join(runtime.backends)}, which comes with pip install "
@@ -60,20 +62,6 @@ def find_runtime(name: str, dtype: str) -> Runtime:
         )
     if name == "litert":
         interpreter_class()
-    return runtime
-
-
-def check_runtime(name: str, dtype: str) -> Runtime:
-    """A runtime by its name, wherever it will run.
-
-    Raises:
-        MorphError: there is none of that name, or not in this dtype.
-    """
-    if name not in RUNTIMES:
-        raise MorphError(f"Unknown runtime {name!r}. Expected one of {', '.join(RUNTIMES)}.")
-    runtime = RUNTIMES[name]
-    if dtype not in runtime.dtypes:
-        raise MorphError(f"Runtime '{name}' cannot run in {dtype!r}. Expected one of {', '.join(runtime.dtypes)}.")
     return runtime
 
 
@@ -231,8 +219,8 @@ def _litert(model: keras.Model, batches: Sequence[Inputs]) -> Call:
 RUNTIMES: dict[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
-        Runtime("tf.function", ("tensorflow",), ("float32", "bfloat16", "float16"), 8, _tensorflow),
-        Runtime("xla", ("tensorflow", "jax"), ("float32", "bfloat16", "float16"), 4, _xla),
-        Runtime("litert", ("tensorflow",), ("float32",), 1, _litert),
+        Runtime("tf.function", ("tensorflow",), DTYPES["tf.function"], 8, _tensorflow),
+        Runtime("xla", ("tensorflow", "jax"), DTYPES["xla"], 4, _xla),
+        Runtime("litert", ("tensorflow",), DTYPES["litert"], 1, _litert),
     )
 }

@@ -5,12 +5,12 @@ charges each channel `price x openness` in the loss, where the price is the chan
 ends, the channels with the highest scores are kept. Gates are counted by channel of a group, not by layer: channels
 that are tied, as by an Add, are one channel and have one gate.
 
-To add a method, write a subclass of `Gate` and put it into `GATES`. `gate="auto"` is `choose_gate`.
+To add a method, write a subclass of `Gate` and put it into `GATES`, and its name
+into `gate_names`. `gate="auto"` is `choose_gate`.
 """
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ from ..arrays import as_numpy, weight_of
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
 from ..structure.choices import channels_of_each
+from .gate_names import GATES
 from .optimizer import SquaredGradients
 
 
@@ -346,21 +347,7 @@ class _Clip(keras.constraints.Constraint):
         return {"bound": self.bound}
 
 
-GATES: dict[str, type[Gate]] = {
-    "fisher": FisherGate,
-    "gamma": GammaGate,
-    "group_lasso": GroupLassoGate,
-    "logistic_sigmoid": LogisticSigmoidGate,
-}
-
-
-def check_gate(name: Any) -> None:
-    """Raises MorphError unless `name` is "auto" or that of a gate."""
-    known = ("auto", *sorted(GATES))
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise MorphError(f"Unknown gate {name!r}.{hint} Expected one of {', '.join(map(repr, known))}.")
+GATES.update(fisher=FisherGate, gamma=GammaGate, group_lasso=GroupLassoGate, logistic_sigmoid=LogisticSigmoidGate)
 
 
 def choose_gate(graph: ChannelGraph, steered: bool) -> tuple[str, str]:

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from ..cost.amounts import Amounts
 from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
-from ..structure.budget import Amounts, Budget, Limit, budget_of
+from ..structure.budget import Budget, Limit, budget_of
 from ..structure.choices import AUTO, DEFAULT_FLOOR, Choices, Counts, Multiples, choices_of, multiples_for
 from ..structure.snap import check_feasible, smallest_used
 from .controller import Controller
-from .gates import Gate, check_gate, choose_gate, gate_for
+from .gate_names import check_gate
+from .gates import Gate, choose_gate, gate_for
 
 
 @dataclasses.dataclass(frozen=True)

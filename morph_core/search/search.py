@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ..cost.amounts import Amounts
 from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
 from ..network.gating import gated_call, without_dead
@@ -26,7 +27,6 @@ from ..network.placement import Placement
 from ..network.standins import TrainingLoss
 from ..network.topology import Topology, removable_inputs
 from ..network.trace import pack_outputs, standardize_inputs, takes_training
-from ..structure.budget import Amounts
 from ..structure.choices import Counts, Multiples
 from ..structure.describe import describe
 from ..structure.rebuild import replay

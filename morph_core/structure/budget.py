@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..cost.costs import Cost, cost_of
+from ..cost.amounts import Amounts, amounts_by_cost
+from ..cost.costs import Cost
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
 from ..network.topology import Topology
 
-Amounts = float | Mapping[str, float]
-"""A number for the one cost of a search, or a number for each cost by its name."""
-
-# `budget={"latency_ms": 3.0}` says the unit; the device stands in cost="latency:DEVICE".
-_LATENCY_IN_MS = "latency_ms"
 # A limit that is used to 80 % while another is full counts a sixth of it, and one used to 95 % two thirds.
 _SHARPNESS = 8
 
@@ -171,46 +166,3 @@ def budget_of(
         ((only, amount),) = given.items()
         goal = {"cost": only, name: amount}
     return Budget(graph, tuple(limits), goal)
-
-
-def amounts_by_cost(name: str, amounts: Any, cost: str | Callable | Cost, caller: str = "") -> list[tuple[Cost, float]]:
-    """What a user says of `target` or `budget`, checked as far as it can be without a network: cost and amount of each.
-
-    Arguments are those of `budget_of`; `name` is that of the argument, for messages.
-    """
-    counted = cost_of(cost)
-    if not isinstance(amounts, Mapping):
-        return [(counted, _checked_amount(name, amounts, caller))]
-    if not amounts:
-        raise MorphError(f'{caller}{name} names no cost; expected amounts by name, such as {name}={{"flops": 0.5}}.')
-    found: dict[str, tuple[Cost, float]] = {}
-    for label, amount in amounts.items():
-        named = _cost_named(name, str(label), counted, caller)
-        if named.name in found:
-            raise MorphError(f"{caller}{name} has two limits for the cost '{named.name}'. Keep one.")
-        found[named.name] = named, _checked_amount(f"{name}[{label!r}]", amount, caller)
-    return list(found.values())
-
-
-def _cost_named(name: str, label: str, counted: Cost, caller: str) -> Cost:
-    if label == counted.name:
-        return counted
-    if label == _LATENCY_IN_MS:
-        if not counted.name.startswith("latency:"):
-            raise MorphError(
-                f"{caller}{name} names 'latency_ms', but not the device. Add cost='latency:DEVICE', such as "
-                f"cost='latency:v100', or name the cost itself: {name}={{'latency:v100': ...}}."
-            )
-        return counted
-    return cost_of(label)
-
-
-def _checked_amount(where: str, amount: Any, caller: str) -> float:
-    if (
-        isinstance(amount, bool)
-        or not isinstance(amount, (int, float, np.integer, np.floating))
-        or not math.isfinite(amount)
-        or amount <= 0
-    ):
-        raise MorphError(f"{caller}{where} is {amount!r}; expected a positive number.")
-    return float(amount)

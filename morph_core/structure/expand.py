@@ -14,10 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from ..cost.amounts import Amounts
 from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
-from .budget import Amounts, Budget, budget_of
+from .budget import Budget, budget_of
 from .choices import Choices, Counts, Multiples, choices_of, multiples_for
 from .describe import describe
 from .structure import Structure

@@ -12,13 +12,15 @@ import json
 import os
 import pathlib
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import MorphError
-from ..network.graph import ChannelGraph
 from .reading import checked, fail
+
+if TYPE_CHECKING:  # reading a structure takes no Keras
+    from ..network.graph import ChannelGraph
 
 SCHEMA_VERSION = 1
 MEASURED_LATENCY = "measured_latency"

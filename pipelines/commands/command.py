@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import click
@@ -14,11 +16,25 @@ except ModuleNotFoundError as error:
         "morph-tfx: the commands need the TFX stack. Install it with: pip install 'morph-tfx[tfx]'"
     ) from error
 
+if TYPE_CHECKING:
+    from ..local.result import RunResult
+
+# Keras and its backend take longer to load than most mistakes take to be found. The names of the core that need them
+# come when they are used; `morph_core` says more.
+os.environ["MORPH_CORE_LATE"] = "1"
+try:
+    from morph_core import MorphError
+finally:
+    del os.environ["MORPH_CORE_LATE"]
+
+HELD_BACK = 3
+"""The exit code of a run that ended well, and whose model was not good enough to be pushed."""
+
 _RESUME = "Interrupted. Finished steps are kept: the same command goes on after them."
 
 
 class _Refused(click.ClickException):
-    """Something the user can put right; shown as one message, without a traceback."""
+    """Something that a person can put right; shown as one message, without a traceback."""
 
     exit_code = 2
 
@@ -33,11 +49,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-        except ValueError as error:
-            from morph_core import MorphError
-
-            if not isinstance(error, MorphError):
-                raise
+        except MorphError as error:
+            if kwargs.get("verbose"):
+                traceback.print_exc()
             raise _Refused(str(error)) from error
         except KeyboardInterrupt:
             click.echo(f"\n{_RESUME}", err=True)
@@ -52,6 +66,12 @@ def start(verbose: bool) -> None:
         from ..account import quieten
 
         quieten()
+
+
+def end_with(result: RunResult) -> None:
+    """Ends a command with `HELD_BACK` where the run's model was not pushed, for whoever started it in a script."""
+    if result.pushed_model is None:
+        raise click.exceptions.Exit(HELD_BACK)
 
 
 def options(*groups: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -74,4 +94,6 @@ pipeline_option = click.option(
     show_default=True,
     help="morph: search for a structure. retrain: train the latest pushed structure anew, on the newest data.",
 )
-verbose_option = click.option("--verbose", is_flag=True, help="Show what TFX, Beam and TensorFlow log.")
+verbose_option = click.option(
+    "--verbose", is_flag=True, help="Show what TFX, Beam and TensorFlow log, and the traceback of what is wrong."
+)

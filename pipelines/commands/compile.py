@@ -21,6 +21,8 @@ def compile_(config_file: Path, pipeline: PipelineKind, output: Path, verbose: b
     """Compile a pipeline of a configuration to a Kubeflow Pipelines v2 job."""
     start(verbose)
     from ..config import load_config
-    from ..kubeflow.compiler import compile_pipeline
 
-    compile_pipeline(load_config(config_file), output, say=click.echo, verbose=verbose, pipeline=pipeline)
+    config = load_config(config_file)
+    from ..kubeflow.compiler import compile_pipeline  # after it: what it imports takes longer than a mistake
+
+    compile_pipeline(config, output, say=click.echo, verbose=verbose, pipeline=pipeline)

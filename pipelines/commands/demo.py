@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .command import click, command, start, verbose_option
+from .command import click, command, end_with, start, verbose_option
 
 
 @click.command()
@@ -17,4 +17,4 @@ def demo(directory: Path, verbose: bool) -> None:
     start(verbose)
     from ..local.demo import run_demo
 
-    run_demo(directory, say=click.echo, verbose=verbose)
+    end_with(run_demo(directory, say=click.echo, verbose=verbose))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from morph_core import MorphError
-from morph_core.device.calibrate import check_counts
-from morph_core.device.export import FORMATS, check_request
-from morph_core.device.runtimes import check_runtime
+from morph_core.device.request import FORMATS, check_counts, check_request, check_runtime
 
 from .section import Section
 

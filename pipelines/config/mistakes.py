@@ -57,7 +57,7 @@ def _explain(problem: Any) -> str:
     name = ".".join(keys)
     message = problem["msg"]
     if problem["type"] == "value_error":
-        message = message.removeprefix("Value error, ")
+        message = message.removeprefix("Value error, ").rstrip(".")
         return f"{name}: {message}." if name else f"{message}."
     parent = _section_at(keys[:-1]) or PipelineConfig
     if problem["type"] == "extra_forbidden":

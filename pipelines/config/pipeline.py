@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from morph_core import MorphError, cost_of
-from morph_core.cost.costs import on_device
-from morph_core.search.gates import check_gate
-from morph_core.structure.budget import amounts_by_cost
+from morph_core import MorphError
+from morph_core.cost.amounts import amounts_by_cost
+from morph_core.cost.costs import cost_of, on_device
+from morph_core.search.gate_names import check_gate
 
 from .beam import DIRECT, BeamConfig
 from .cluster import KubeflowApiConfig, KubeflowConfig

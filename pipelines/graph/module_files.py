@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from morph_core import MorphError
@@ -40,6 +41,68 @@ def check_functions(config: PipelineConfig) -> None:
                 f"{key}: {file} defines no {function}.{hint} Expected {', '.join(functions)} there{where}. "
                 "'morph-tfx init DIR' writes a module to compare with."
             )
+
+
+def check_features_read(file: Path, features: Collection[str]) -> None:
+    """Looks for features that `preprocessing_fn` asks for by name and that no example has, without running the file.
+
+    Only what is plain to see is found: `inputs["age"]`, and `inputs[AGE]` where AGE is a text at the file's top level.
+    What the function tests for or sets itself is left to it.
+
+    Args:
+        file: with `preprocessing_fn`.
+        features: that the examples have.
+
+    Raises:
+        MorphError: it asks for one that is not among them; file and line are named.
+    """
+    tree = ast.parse(file.read_bytes(), filename=str(file))
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for function in tree.body:
+        if isinstance(function, ast.FunctionDef) and function.name == "preprocessing_fn" and function.args.args:
+            for name, line in _keys_read(function, function.args.args[0].arg, constants):
+                if name not in features:
+                    close = difflib.get_close_matches(name, features, n=1)
+                    hint = f" Did you mean {close[0]!r}?" if close else ""
+                    raise MorphError(
+                        f"{file}, line {line}: preprocessing_fn asks for the feature {name!r}, which the examples do "
+                        f"not have.{hint} They have: {', '.join(sorted(features))}."
+                    )
+
+
+def _keys_read(function: ast.FunctionDef, inputs: str, constants: Mapping[str, str]) -> list[tuple[str, int]]:
+    """The keys that a function takes out of its argument in any case, each with its line."""
+    nodes = list(ast.walk(function))
+    if any(isinstance(node, ast.Try) for node in nodes):
+        return []
+    if any(isinstance(node, ast.Name) and node.id == inputs and isinstance(node.ctx, ast.Store) for node in nodes):
+        return []
+
+    def key_of(node: ast.expr) -> str | None:
+        if isinstance(node, ast.Name):
+            return constants.get(node.id)
+        return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+    known = {
+        key_of(node.left)
+        for node in nodes
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn)
+    }
+    read = []
+    for node in nodes:
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == inputs:
+            key = key_of(node.slice)
+            if isinstance(node.ctx, ast.Store):
+                known.add(key)
+            elif key is not None:
+                read.append((key, node.lineno))
+    return [(key, line) for key, line in read if key not in known]
 
 
 def _names_in(key: str, file: Path) -> set[str]:

@@ -18,7 +18,7 @@ from morph_tfx.components import DeviceCalibrator, Exporter, MorphTrainer
 
 from ..config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
 from .baseline import LatestOtherBlessedModel
-from .transform import Transform
+from .transform import LABEL, Transform
 
 LATEST_BLESSED = "latest blessed"
 """The baseline of a local run: looked up in ML metadata by a Resolver node."""
@@ -56,7 +56,13 @@ def prepare(config: PipelineConfig, schema: types.BaseChannel | None = None) -> 
         nodes.append(inferred)
         schema = inferred.outputs["schema"]
     validator = tfx.components.ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema)
-    transform = Transform(examples=examples, schema=schema, module_file=config.preprocessing_file)
+    # A column of a CSV file may be text, which nobody can see from here; the features of records have their types.
+    transform = Transform(
+        examples=examples,
+        schema=schema,
+        module_file=config.preprocessing_file,
+        custom_config={LABEL: config.label} if config.data.format == "csv" else None,
+    )
     arguments = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from morph_core import MorphError
 from morph_core.cost.costs import written
@@ -20,9 +19,10 @@ from morph_core.cost.costs import written
 from ..account import Say, duration, quieten
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
-from .examples import check_examples
+from .examples import check_examples, required_by
+from .places import check_places, make_places
 from .result import RunResult
-from .staging import importable, staged_modules, staged_structure
+from .staging import importable, staged_modules, staged_structure, told_of_originals
 
 
 def run_pipeline(
@@ -44,12 +44,19 @@ def run_pipeline(
         if is_uri(path):
             raise MorphError(f"{key}: {path} is remote. A run on this machine expects a path on its own disk.")
     check_functions(config)
-    check_examples(config.data, config.label)
-    config = staged_structure(staged_modules(config))
-    for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
-        Path(directory).mkdir(parents=True, exist_ok=True)
+    check_places(config)
     if not verbose:
         quieten()
+    batch_sizes = {"retrain.batch_size": config.retrain.batch_size}
+    if pipeline == "morph":
+        batch_sizes["search.batch_size"] = config.search.batch_size
+    looked_up = pipeline == "retrain" and config.retrain_pipeline.structure is None
+    required = required_by(config.push_to) if looked_up else {}
+    for remark in check_examples(config.data, config.label, batch_sizes, config.preprocessing_file, required):
+        say(f"Note: {remark}")
+    original = config
+    config = staged_structure(staged_modules(config))
+    make_places(config)
     say("Loading TensorFlow and TFX ...")
     start = time.monotonic()
     try:
@@ -66,14 +73,17 @@ def run_pipeline(
     say(f"... took {duration(time.monotonic() - start)}")
     if not verbose:
         quieten()  # once more: importing TFX raises the level of some loggers again
-    if pipeline == "retrain" and config.retrain_pipeline.structure is None:
+    if looked_up:
         check_pushed(config)
     start = time.monotonic()
     with without_wheels():
         nodes = retrain_pipeline(config) if pipeline == "retrain" else morph_pipeline(config)
     runner = StepRunner(say, _about(config), lambda step: findings(step.node_id, step.outputs, config.data))
-    with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
-        runner.run(nodes)
+    try:
+        with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
+            runner.run(nodes)
+    except MorphError as error:
+        raise MorphError(told_of_originals(config, original, str(error))) from error
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
     cached = [step for step in result.steps if step.state == "cached"]
     took = duration(result.seconds)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from morph_core import Structure
+from morph_core.structure.structure import Structure
 
 from ..config import PipelineConfig, RetrainPipelineConfig
 from ..graph.module_files import check_is_python
@@ -28,6 +28,16 @@ def staged_modules(config: PipelineConfig) -> PipelineConfig:
         files["transform_module_file"] = config.transform_module_file
     update = {key: str(_stage(key, Path(file), Path(config.pipeline_root))) for key, file in files.items()}
     return config.model_copy(update=update)
+
+
+def told_of_originals(staged: PipelineConfig, original: PipelineConfig, message: str) -> str:
+    """A message with the user's own files in the place of the copies that a run works on."""
+    for copy, file in (
+        (staged.module_file, original.module_file),
+        (staged.preprocessing_file, original.preprocessing_file),
+    ):
+        message = message.replace(str(Path(copy).parent), str(Path(file).parent))
+    return message
 
 
 def staged_structure(config: PipelineConfig) -> PipelineConfig:

@@ -13,6 +13,7 @@ from tfx.utils import path_utils
 
 import morph_core as morph
 from morph_core.device import export as exporting
+from morph_core.device.request import FORMATS
 from morph_tfx.components import Exporter, MorphTrainer
 from morph_tfx.components.exporter.executor import _classes, told
 from morph_tfx.components.training import trained_model, user_module
@@ -91,7 +92,7 @@ def test_the_summary_and_the_properties_say_what_each_file_is(export, run, train
     for form in said["forms"]:
         path = pathlib.Path(exported.uri, form["file"])
         assert form["problem"] == "" and form["size"] == path.stat().st_size
-        assert form["difference"] <= form["tolerance"] == exporting.FORMATS[form["format"]].tolerance
+        assert form["difference"] <= form["tolerance"] == FORMATS[form["format"]].tolerance
         assert form["accuracy"] == pytest.approx(form["model_accuracy"], abs=0.1)
         assert form["milliseconds"] > 0 and form["model_milliseconds"] > 0
     assert exported.get_string_custom_property("formats") == " ".join(formats)

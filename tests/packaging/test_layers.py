@@ -121,3 +121,30 @@ def test_importing_the_core_in_a_fresh_process_loads_no_tfx():
     loaded = run_where_absent((), "import sys, morph_core; print(*sys.modules)").split()
     assert "morph_core" in loaded
     assert [name for name in loaded if among(name, ("apache_beam", "kfp", "ml_metadata", "morph_tfx", "tfx"))] == []
+
+
+LATE_CORE = """
+import os, sys
+os.environ["MORPH_CORE_LATE"] = "1"
+import morph_core as morph
+from morph_core.errors import MorphError
+del os.environ["MORPH_CORE_LATE"]
+assert morph.MorphError is MorphError and "keras" not in sys.modules and "numpy" not in sys.modules
+try:
+    morph.no_such_name
+except AttributeError as error:
+    assert "no_such_name" in str(error) and "keras" not in sys.modules
+import keras
+def known():
+    return [name for name in keras.saving.get_custom_objects() if name.startswith("morph_core>")]
+assert not known()
+assert issubclass(morph.StructureSearch, keras.Model) and morph.MorphError is MorphError and known()
+assert all(hasattr(morph, name) for name in morph.__all__)
+from morph_core.search import gate_names, gates
+assert morph.GATES is gate_names.GATES and all(issubclass(gate, gates.Gate) for gate in morph.GATES.values())
+print("all")
+"""
+
+
+def test_names_that_need_keras_can_come_late_and_its_layers_are_registered_then():
+    assert run_where_absent((), LATE_CORE).strip() == "all"

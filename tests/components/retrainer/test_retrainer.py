@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.proto.trainer_pb2 import TrainArgs
 from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
@@ -222,3 +223,50 @@ def test_a_signature_that_fails_does_so_before_training(raw_retrain, run, module
 def test_retrainer_needs_the_same_shared_arguments_as_morph_trainer(raw_retrain):
     with pytest.raises(morph.MorphError, match=r"Retrainer needs exactly one of module_file"):
         raw_retrain(module_file=None)
+
+
+MAP = 'dataset.map(lambda features, label: (features["image"], label))'
+
+
+def changed_labels(raw_retrain, module_file, tmp_path, labels: str, *replacements, **arguments):
+    """A Retrainer of the raw digits whose input_fn yields these labels; `number` is that of the batch."""
+    changed = f'dataset.enumerate().map(lambda number, batch: (batch[0]["image"], ({labels})))'
+    labels_of_batch = (MAP, changed.replace("label", "batch[1]"))
+    path = module_file(
+        "raw_digits", ("import keras\n", "import keras\nimport tensorflow as tf\n"), labels_of_batch, *replacements
+    )
+    structure = channel(narrowed(path, tmp_path, hidden=16))
+    return raw_retrain(module_file=path, structure=structure, **{"custom_config": {"epochs": 1}, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "message"),
+    [
+        ("label", 7, r"labels of the training split go from 0 to 9, but the model has 7 outputs .* from 0 to 6"),
+        ("tf.sqrt(tf.cast(label, tf.float32) - 3)", 10, r"\d+ labels of the training split are NaN"),
+        ("tf.strings.as_string(label)", 10, r"yields labels that are text"),
+    ],
+    ids=["beyond the outputs", "NaN", "text"],
+)
+def test_labels_that_cannot_be_learned_end_before_training(
+    raw_retrain, run, module_file, tmp_path, nothing_trains, labels, outputs, message
+):
+    fewer = ("keras.layers.Dense(10,", f"keras.layers.Dense({outputs},")
+    fails_cleanly(run, changed_labels(raw_retrain, module_file, tmp_path, labels, fewer), message, tmp_path)
+
+
+def test_a_label_beyond_the_outputs_that_only_a_later_batch_has_ends_in_one_message(
+    raw_retrain, run, module_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("morph_tfx.components.training.inputs._LOOKED_AT", 1)
+    late = "label + 10 * tf.cast(number > 4, tf.int64)"
+    component = changed_labels(raw_retrain, module_file, tmp_path, late, train_args=TrainArgs(num_steps=12))
+    fails_cleanly(run, component, r"A batch of input_fn in .* cannot be trained on: .*label value of 1\d", tmp_path)
+
+
+def test_odd_labels_and_batches_are_told(raw_retrain, run, module_file, tmp_path, capsys):
+    large = {"epochs": 1, "batch_size": 4096}
+    run(changed_labels(raw_retrain, module_file, tmp_path, "label * 0 + 3", custom_config=large))
+    told = capsys.readouterr().out
+    assert "Note: All labels of the training split are 3" in told
+    assert "Note: The batch size is 4096, and the training split has 1500 examples" in told

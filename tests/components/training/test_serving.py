@@ -55,3 +55,13 @@ def test_several_outputs_keep_their_names(tmp_path, structured):
     }
     raw = signatures["raw_tensors"](age=tf.constant([[2.0]]))
     assert np.allclose(raw["triple"], 6.0)
+
+
+def test_outputs_are_named_by_the_classes_and_those_without_a_class_by_nothing():
+    outputs = tf.constant([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])
+    named = serving._named({"outputs": outputs}, [b"cat", b"dog"])
+    assert named["all_classes"].numpy().tolist() == [[b"cat", b"dog", b""]] * 2
+    assert named["predicted_class"].numpy().tolist() == [b"dog", b"cat"]
+    # One output is the share of the second class; what makes it likely is the client's to say.
+    assert set(serving._named({"outputs": outputs[:, :1]}, [b"cat", b"dog"])) == {"all_classes"}
+    assert serving._named({"outputs": outputs}, []) == {}

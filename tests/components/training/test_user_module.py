@@ -87,3 +87,17 @@ def test_input_fn_must_return_a_dataset_of_pairs(tmp_path):
     module = load(tmp_path, BUILD.format(body="return 1") + pairs)
     with pytest.raises(MorphError, match=r"expected tuples \(features, label\)"):
         module.dataset([], None, None, 1)
+
+
+def test_what_fails_in_the_users_own_code_is_told_with_its_line(tmp_path):
+    path = tmp_path / "theirs.py"
+    path.write_text(
+        "def build_model(hparams):\n    return width(hparams)\n\n\n"
+        "def width(hparams):\n    return hparams['widht']\n\n\n"
+        "def input_fn(files, accessor, spec, batch_size):\n    return files.nothing\n"
+    )
+    module = user_module.load({"module_file": str(path)})
+    with pytest.raises(MorphError, match=r"build_model in .*theirs.py, line 6, fails: KeyError: 'widht'"):
+        module.seed({"width": 3})
+    with pytest.raises(MorphError, match=r"input_fn in .*theirs.py, line 10, fails: AttributeError: 'list' object"):
+        module.dataset([], None, None, 8)

@@ -9,6 +9,7 @@ from keras import layers
 
 import morph_core as morph
 from morph_core.device import export as exporting
+from morph_core.device.request import FORMATS, check_request
 from tests.core.networks import batch_for, conv, mlp, network, randomize
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written with TensorFlow")
@@ -35,18 +36,18 @@ def has_onnx() -> bool:
 
 
 needs_onnx = pytest.mark.skipif(not has_onnx(), reason="the extra onnx is not installed")
-FORMATS = [pytest.param(name, marks=[needs_onnx] if name == "onnx" else []) for name in exporting.FORMATS]
+EACH = [pytest.param(name, marks=[needs_onnx] if name == "onnx" else []) for name in FORMATS]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", EACH)
 def test_a_file_answers_as_the_model_does(tmp_path, format):
     model = images()
-    path = tmp_path / f"model{exporting.FORMATS[format].suffix}"
+    path = tmp_path / f"model{FORMATS[format].suffix}"
     examples = batch_for(model, count=16)
     labels = np.asarray(model(examples)).argmax(-1)
     done = morph.export(model, path, examples, format=format, labels=labels, keep_slower=True)
     assert done.problem == "" and done.path == str(path)
-    assert done.difference <= exporting.FORMATS[format].tolerance
+    assert done.difference <= FORMATS[format].tolerance
     assert done.size == path.stat().st_size
     assert done.accuracy is not None and done.accuracy[1] == 1.0
     assert min(done.milliseconds) > 0
@@ -71,7 +72,7 @@ def test_the_kept_file_is_the_network(tmp_path):
 @pytest.mark.parametrize("format", ["litert", "litert-int8", pytest.param("onnx", marks=needs_onnx)])
 def test_several_inputs_and_outputs_keep_their_places(tmp_path, format):
     model = two_inputs()
-    path = tmp_path / f"model{exporting.FORMATS[format].suffix}"
+    path = tmp_path / f"model{FORMATS[format].suffix}"
     assert morph.export(model, path, batch_for(model, count=8), format=format, keep_slower=True).problem == ""
 
 
@@ -122,7 +123,7 @@ def test_a_slower_file_is_not_kept_unless_asked_for(tmp_path, monkeypatch):
 @pytest.mark.parametrize("format", ["litert", pytest.param("onnx", marks=needs_onnx)])
 def test_an_operation_without_a_counterpart_is_named(tmp_path, format):
     model = one_of_no_counterpart()
-    path = tmp_path / f"model{exporting.FORMATS[format].suffix}"
+    path = tmp_path / f"model{FORMATS[format].suffix}"
     message = rf"Format '{format}' cannot express operation Erfinv, in '.*[Ee]rfinv.*'. Replace the layer"
     with pytest.raises(morph.MorphError, match=message):
         morph.export(model, path, batch_for(model), format=format)
@@ -177,4 +178,4 @@ def test_a_wrong_argument_is_refused(tmp_path, name, options, message):
 )
 def test_what_is_asked_of_several_formats_is_checked_without_a_model(options, message):
     with pytest.raises(morph.MorphError, match=message):
-        exporting.check_request(**{"formats": ["litert"], **options})
+        check_request(**{"formats": ["litert"], **options})

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import types
 
 import pytest
 from click.testing import CliRunner
 
 from morph_tfx.pipelines.commands.cli import cli
+from morph_tfx.pipelines.commands.command import HELD_BACK
 
 COMMANDS = ("demo", "init", "run", "compile", "cost", "calibrate", "export", "submit", "schedule")
 
@@ -54,6 +56,74 @@ def test_a_bad_configuration_ends_in_one_message_and_exit_code_2(tmp_path, comma
     assert result.output.startswith(f"morph-tfx: {tmp_path / 'config.yaml'}: ")
     assert "nme: unknown key; did you mean 'name'?" in result.output
     assert "Traceback" not in result.output
+
+
+MISTAKES = """
+import pathlib, sys, tempfile
+from click.testing import CliRunner
+from morph_tfx.pipelines.commands.cli import cli
+
+directory = pathlib.Path(tempfile.mkdtemp())
+config = directory / "config.yaml"
+
+def answer(*arguments):
+    result = CliRunner().invoke(cli, list(map(str, arguments)))
+    loaded = {"tfx", "tensorflow", "keras", "apache_beam", "jax", "torch"} & set(sys.modules)
+    assert not loaded, (arguments, loaded, result.output)
+    return result
+
+def refused(told, *arguments):
+    result = answer(*arguments, "--config", config)
+    assert result.exit_code == 2 and told in result.output, (arguments, told, result.output)
+
+assert answer("init", directory).exit_code == 0
+assert "exists already" in answer("init", directory).output
+good = config.read_text()
+for right, wrong, told in (
+    ("target: 0.5", "target: 1.5", "target: expected"),
+    ("target: 0.5", "target: {flops: 0.5, parms: 0.5}", "Did you mean 'params'"),
+    ("gate: auto", "gate: gama", "Did you mean 'gamma'"),
+    ("cost: flops", "cost: flop", "Did you mean 'flops'"),
+    ("# export: {formats: [litert, litert-int8]}", "export: {formats: [litert, onyx]}", "Did you mean 'onnx'"),
+    ("module_file: module.py", "module_file: modul.py", "is not there"),
+):
+    assert right in good, right
+    config.write_text(good.replace(right, wrong, 1))
+    refused(told, "run")
+    if told != "is not there":  # 'compile' asks for the section on the cluster first
+        refused(told, "compile", "--output", directory / "job.yaml")
+
+for split in ("train", "eval"):
+    (directory / "data" / split).mkdir(parents=True)
+    (directory / "data" / split / "a.csv").write_text("image,label" + chr(10) + "1.5," + chr(10))
+table = good.replace("format: tfrecord", "format: csv")
+config.write_text(table)
+refused("a.csv, line 2: the label is empty", "run")
+config.write_text(table + "retrain_pipeline: {structure: none.json}" + chr(10))
+for split in ("train", "eval"):
+    (directory / "data" / split / "a.csv").write_text("image,label" + chr(10) + "1.5,1" + chr(10))
+refused("none.json cannot be read", "run", "--pipeline", "retrain")
+print("all")
+"""
+
+
+def test_what_is_wrong_is_told_before_anything_heavy_is_loaded():
+    """Loading TensorFlow and TFX takes up to a minute on a busy machine."""
+    done = subprocess.run([sys.executable, "-c", MISTAKES], capture_output=True, text=True)
+    assert done.stdout.strip() == "all", done.stderr
+
+
+@pytest.mark.parametrize(("pushed", "code"), [("/serving/1", 0), (None, HELD_BACK)])
+def test_a_run_whose_model_is_not_pushed_has_an_exit_code_of_its_own(monkeypatch, tmp_path, pushed, code):
+    assert HELD_BACK not in (0, 1, 2)  # pushed, a bug, a mistake
+    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", lambda path: None)
+    monkeypatch.setattr(
+        "morph_tfx.pipelines.local.runner.run_pipeline", lambda *_, **__: types.SimpleNamespace(pushed_model=pushed)
+    )
+    monkeypatch.setattr("morph_tfx.pipelines.local.summary.show_summary", lambda *_: print("shown"))
+    result = invoke("run", "--config", tmp_path / "config.yaml")
+    assert (result.output.strip(), result.exit_code) == ("shown", code)
+    assert f"{HELD_BACK}, the run is done" in " ".join(invoke("run", "--help").output.split())
 
 
 def test_a_missing_option_is_named():

@@ -9,7 +9,7 @@ import pytest
 
 import morph_core as morph
 from morph_core import MorphError
-from morph_tfx.pipelines.local.staging import importable, staged_modules, staged_structure
+from morph_tfx.pipelines.local.staging import importable, staged_modules, staged_structure, told_of_originals
 from tests.pipelines.retraining import TEXT, config_of
 
 
@@ -36,6 +36,14 @@ def test_a_module_can_import_its_neighbour_and_the_path_is_clean_afterwards(conf
 
         assert neighbour.OTHER == 2
     assert sys.path == before
+
+
+def test_messages_name_the_users_own_files(config, tmp_path):
+    staged = staged_modules(config)
+    said = f"build_model in {staged.module_file} imports {Path(staged.module_file).parent / 'neighbour.py'}"
+    assert told_of_originals(staged, config, said) == (
+        f"build_model in {tmp_path / 'module.py'} imports {tmp_path / 'neighbour.py'}"
+    )
 
 
 def test_a_missing_module_file_is_named_by_its_key(config, tmp_path):
