@@ -8,8 +8,9 @@
 
 The data steps are shared, the branches depend on nothing of each other, so Kubeflow runs them side by side. Networks of
 uniform widths, one for each budget, and the seed are trained and evaluated exactly as the learned ones are; they are
-there to compare with and are never pushed. Every learned network has to meet the bound of `evaluate` as well; there is
-no comparison with an earlier model, so `max_drop` has no effect here.
+there to compare with and are never pushed, and neither is a learned network that a uniform one of its cost beats. Every
+learned network has to meet the bound of `evaluate` as well; there is no comparison with an earlier model, so `max_drop`
+has no effect here.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def frontier_pipeline(config: PipelineConfig) -> tfx.dsl.Pipeline:
         higher_is_better=config.evaluate.higher_is_better,
         min_accuracy=config.choose.min_accuracy,
         max_cost=config.choose.max_cost,
+        max_behind_uniform=config.choose.max_behind_uniform,
     ).with_id(FRONTIER)
     delivery = stages.deliver(config, data, frontier.outputs["model"], frontier.outputs["blessing"])
     return stages.assemble(config, config.name, [*nodes, frontier, *delivery])

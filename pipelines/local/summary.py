@@ -85,6 +85,7 @@ def _show_frontier(result: RunResult, console: Console) -> None:
     for point in sorted(found["points"], key=lambda point: point["cost"]):
         remarks = [name.replace("_", " ") for name in ("chosen", "on_frontier") if point[name]]
         remarks += [] if point["passed"] else ["below its bound"]
+        remarks += ["behind uniform widths"] if point["behind_uniform"] else []
         table.add_row(
             point["label"],
             written(point["cost"]),
