@@ -22,6 +22,14 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A network that was trained to compare with: the directories of its structure and of TFMA's results."""
+
+    structure: Path
+    evaluation: Path
+
+
+@dataclass(frozen=True)
 class RunResult:
     """The steps of a finished run, and where its results lie."""
 
@@ -36,7 +44,8 @@ class RunResult:
         """The artifact directories of the structures that were found or retrained, each with its structure.json."""
         from morph_tfx.components import MorphStructure
 
-        found = [artifact for step in self.steps for artifacts in step.outputs.values() for artifact in artifacts]
+        own = [step for step in self.steps if step.node_id not in self._of_references]
+        found = [artifact for step in own for artifacts in step.outputs.values() for artifact in artifacts]
         return tuple(Path(artifact.uri) for artifact in found if artifact.type_name == MorphStructure.TYPE_NAME)
 
     @property
@@ -51,12 +60,39 @@ class RunResult:
 
     @property
     def training_seconds(self) -> float | None:
-        """What all trainings took, searches included; None where one ran in several processes, or none is known."""
+        """What all trainings took, searches included; None where one ran in several processes, or none is known.
+
+        Networks that are there to compare with do not count, except where several are compared by their budgets.
+        """
         from morph_tfx.components.training.loop import TRAINING_SECONDS
 
-        runs = [run for step in self.steps for run in step.outputs.get("model_run", ())]
+        own = [step for step in self.steps if step.node_id not in self._of_references]
+        runs = [run for step in own for run in step.outputs.get("model_run", ())]
         known = [run.get_float_custom_property(TRAINING_SECONDS) for run in runs]
         return sum(known) if known and all(known) else None
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """The networks that were trained to compare with, by what the steps call them: "uniform-50" and "seed".
+
+        Empty without `compare`; a comparison of budgets is in `frontier`.
+        """
+        if self.compared:
+            return {}
+        widths = [step for step in self.steps if step.node_id.startswith("UniformWidths-")]
+        names = [step.node_id.partition("-")[2] for step in widths]
+        return {
+            name: Reference(
+                Path(step.outputs["structure"][0].uri),
+                Path(self.step(f"Evaluator-{name}").outputs["evaluation"][0].uri),
+            )
+            for name, step in zip(names, widths, strict=True)
+        }
+
+    @property
+    def _of_references(self) -> set[str]:
+        """The node ids of the steps of `references`."""
+        return {f"{kind}-{name}" for name in self.references for kind in ("UniformWidths", "Retrainer", "Evaluator")}
 
     @property
     def blessed(self) -> bool:

@@ -89,15 +89,16 @@ def run_pipeline(
 
 def _about(config: PipelineConfig) -> dict[str, str]:
     """A few words on the steps whose names do not say enough, by node id."""
-    from ..graph.frontier_pipeline import arms
+    from ..graph.frontier_pipeline import arms, references
     from ..graph.morph_pipeline import cycle_id
 
     cycles = range(1, config.cycles + 1)
-    if config.budgets is None:
-        return {cycle_id(cycle): _cycle(config, cycle) for cycle in cycles}
     words = {}
-    for arm in arms(config):
+    for arm in references(config) if config.budgets is None else arms(config):
         words |= {f"{step}-{arm.name}": arm.label for step in ("UniformWidths", "Retrainer", "Evaluator")}
+    if config.budgets is None:
+        return words | {cycle_id(cycle): _cycle(config, cycle) for cycle in cycles}
+    for arm in arms(config):
         words |= {f"MorphTrainer-{arm.name}-{cycle}": _cycle(config.at(arm.target), cycle) for cycle in cycles}
     return words
 
