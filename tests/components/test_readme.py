@@ -1,6 +1,7 @@
 """The components that the pages show fit into somebody else's pipeline, and work: README, pipelines, contributing."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -74,7 +75,7 @@ def test_a_trained_network_is_taken_out_of_its_artifact_as_the_pipelines_page_sa
     before = load_network(trained.uri, DIGITS)
     np.testing.assert_allclose(before(features), expected, atol=1e-5)
     names = run(code, "docs/pipelines.md", {"features": features, "labels": generator.integers(0, 10, 64)})
-    saved = keras.models.load_model("network.keras")
+    saved: Any = keras.models.load_model("network.keras")
     np.testing.assert_allclose(saved(features), names["network"](features), atol=1e-5)
     assert not np.allclose(names["network"](features), expected, atol=1e-3), "it was trained on"
 
