@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from tfx.types import Artifact
@@ -31,10 +31,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The steps of a finished run, and where its results lie."""
+    """The steps of a finished run, and where its results lie.
+
+    A retraining that was left out, because nothing has changed, has no steps; `last` is then what the run before came
+    to, as `outcome` writes it.
+    """
 
     steps: tuple[Step, ...]
     seconds: float
+    last: Mapping[str, Any] | None = None
 
     def step(self, node_id: str) -> Step:
         return next(step for step in self.steps if step.node_id == node_id)
@@ -107,6 +112,8 @@ class RunResult:
     @property
     def pushed_model(self) -> str | None:
         """The directory of the pushed SavedModel, or None when the model was held back."""
+        if self.last is not None:
+            return self.last["pushed_model"]
         pushed = self.step("Pusher").outputs["pushed_model"][0]
         if pushed.get_int_custom_property("pushed") != 1:
             return None

@@ -21,6 +21,7 @@ from ..account import Say, duration, quieten
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples
+from .outcome import OutcomeFile
 from .result import RunResult
 from .staging import importable, staged_modules, staged_structure
 
@@ -38,6 +39,10 @@ def run_pipeline(
 
     Raises:
         MorphError: something in the configuration, the data, the module file or the model stands in the way.
+
+    Returns:
+        What came of it. A retraining for which there is no new span is left out, when nothing else has changed either;
+        its result has no steps. What became of the run is also in a file (`outcome`).
     """
     for key in ("module_file", "pipeline_root", "metadata"):
         path = getattr(config, key)
@@ -48,6 +53,23 @@ def run_pipeline(
     config = staged_structure(staged_modules(config))
     for directory in (config.pipeline_root, str(Path(config.metadata).parent)):
         Path(directory).mkdir(parents=True, exist_ok=True)
+    outcome = OutcomeFile(config, pipeline)
+    last = outcome.last_if_unchanged() if pipeline == "retrain" and config.data.has_spans else None
+    if last is not None:
+        say(
+            f"No new span: the newest is {last['span']}, as in the run that ended at {last['finished']} "
+            f"({last['status']}), and nothing else has changed. Nothing is run."
+        )
+        outcome.left_out(last)
+        return RunResult((), 0.0, last)
+    with outcome.around_run():
+        result = _run(config, say, verbose, pipeline)
+    outcome.finished(result)
+    return result
+
+
+def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind) -> RunResult:
+    """The run itself, once it is clear that there is something to do."""
     if not verbose:
         quieten()
     say("Loading TensorFlow and TFX ...")

@@ -14,6 +14,7 @@ from morph_core.report.frontier import Point
 
 from ..account import change, cost_title
 from ..config import PipelineConfig
+from .outcome import held_back_because
 from .result import RunResult
 
 Row = tuple[str, str, str, str]
@@ -32,6 +33,10 @@ def show_summary(
         console: where to print; by default the standard output.
     """
     console = console or Console()
+    if result.last is not None:
+        pushed = result.pushed_model or "nothing: " + "; ".join(result.last.get("reasons", ()))
+        console.print(f"{'pushed':<12}{pushed}", soft_wrap=True, highlight=False, markup=False)
+        return
     if result.compared:
         _show_frontier(result, console)
         return
@@ -50,11 +55,9 @@ def show_summary(
         widths.add_row(layer["name"], layer["kind"], str(layer["seed_width"]), final)
     console.print(widths)
 
-    from .verdict import objections
-
     values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     if result.pushed_model is None:
-        pushed = "nothing: " + "; ".join(objections(result.evaluation))
+        pushed = "nothing: " + "; ".join(held_back_because(result))
     else:
         pushed = result.pushed_model
     report = result.structures[-1] / "report.html"
