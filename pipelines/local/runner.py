@@ -21,6 +21,7 @@ from ..account import Say, duration, quieten
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples
+from .leftovers import Place, clear_executions, clear_files, in_use
 from .outcome import OutcomeFile
 from .result import RunResult
 from .staging import importable, staged_modules, staged_structure
@@ -62,14 +63,14 @@ def run_pipeline(
         )
         outcome.left_out(last)
         return RunResult((), 0.0, last)
-    with outcome.around_run():
-        result = _run(config, say, verbose, pipeline)
+    with in_use(config.pipeline_root) as place, outcome.around_run():
+        result = _run(config, say, verbose, pipeline, place)
     outcome.finished(result)
     return result
 
 
-def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind) -> RunResult:
-    """The run itself, once it is clear that there is something to do."""
+def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind, place: Place) -> RunResult:
+    """The run itself, once it is clear that there is something to do, in a pipeline root that it holds."""
     if not verbose:
         quieten()
     say("Loading TensorFlow and TFX ...")
@@ -88,6 +89,10 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
     say(f"... took {duration(time.monotonic() - start)}")
     if not verbose:
         quieten()  # once more: importing TFX raises the level of some loggers again
+    with place.alone() as alone:
+        if alone:
+            clear_files(config, say)
+            clear_executions(config, say)
     if pipeline == "retrain" and config.retrain_pipeline.structure is None:
         check_pushed(config)
     start = time.monotonic()
