@@ -15,6 +15,7 @@ try:
     from .pushed_structure import PushedStructure
     from .retrainer import Retrainer
     from .structure_exporter import MorphStructure, StructureExporter
+    from .training.trained_model import load_network
     from .uniform_widths import UniformWidths
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("morph_"):
@@ -38,4 +39,5 @@ __all__ = [
     "Retrainer",
     "StructureExporter",
     "UniformWidths",
+    "load_network",
 ]

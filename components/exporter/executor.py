@@ -66,7 +66,7 @@ class Executor(base_executor.BaseExecutor):
         for name in formats:
             check_installed(name)
         module, hparams, dataset = training_inputs.read_evaluation(input_dict, exec_properties)
-        network, structure = trained_model.read_network(source, module.seed(hparams))
+        network, structure = trained_model.read_network(source.uri, module.seed(hparams))
         examples, labels = _taken(dataset, network, max(MOST_EXAMPLES, batch_size), module.source)
         loss = exec_properties.get("max_accuracy_loss")
         if loss is not None and labels is None:

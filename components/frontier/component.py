@@ -66,6 +66,7 @@ class FrontierSpec(ComponentSpec):
         "higher_is_better": ExecutionParameter(type=int),
         "min_accuracy": ExecutionParameter(type=float, optional=True),
         "max_cost": ExecutionParameter(type=float, optional=True),
+        "max_behind_uniform": ExecutionParameter(type=float, optional=True),
     }
     INPUTS: ClassVar = _inputs()
     OUTPUTS: ClassVar = {
@@ -103,6 +104,7 @@ class Frontier(base_component.BaseComponent):
         higher_is_better: bool = True,
         min_accuracy: float | None = None,
         max_cost: float | None = None,
+        max_behind_uniform: float | None = None,
     ):
         """Constructs the component.
 
@@ -112,15 +114,20 @@ class Frontier(base_component.BaseComponent):
             higher_is_better: False when the metric is a loss.
             min_accuracy: choose the smallest learned network whose metric reaches this (a loss: stays at or below it).
             max_cost: or: choose the best learned network that costs at most this fraction of the seed.
+            max_behind_uniform: by how much the metric of a uniform network of its cost may be better; 0 or more.
+                Without it, by one standard error of the learned network's evaluation, and by any amount where that is
+                not known, as for a loss.
 
         Raises:
-            MorphError: no or too many branches, or not exactly one of min_accuracy and max_cost.
+            MorphError: no or too many branches, not exactly one of min_accuracy and max_cost, or a bound below 0.
         """
         if not 1 <= len(branches) <= MOST_BRANCHES:
             raise MorphError(f"Frontier compares 1 to {MOST_BRANCHES} networks; received {len(branches)}.")
         if (min_accuracy is None) == (max_cost is None):
             got = "neither" if min_accuracy is None else "both"
             raise MorphError(f"Frontier needs exactly one of min_accuracy and max_cost; received {got}.")
+        if max_behind_uniform is not None and not max_behind_uniform >= 0:
+            raise MorphError(f"Frontier: max_behind_uniform is {max_behind_uniform}; expected a number of at least 0.")
         channels = {
             f"{name}_{number}": getattr(branch, name)
             for number, branch in enumerate(branches)
@@ -133,6 +140,7 @@ class Frontier(base_component.BaseComponent):
             higher_is_better=int(higher_is_better),
             min_accuracy=None if min_accuracy is None else float(min_accuracy),
             max_cost=None if max_cost is None else float(max_cost),
+            max_behind_uniform=None if max_behind_uniform is None else float(max_behind_uniform),
             frontier=types.Channel(type=MorphFrontier),
             model=types.Channel(type=standard_artifacts.Model),
             blessing=types.Channel(type=standard_artifacts.ModelBlessing),

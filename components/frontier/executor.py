@@ -66,6 +66,7 @@ class Executor(base_executor.BaseExecutor):
             higher_is_better=bool(exec_properties["higher_is_better"]),
             min_accuracy=exec_properties.get("min_accuracy"),
             max_cost=exec_properties.get("max_cost"),
+            max_behind_uniform=exec_properties.get("max_behind_uniform"),
         )
         chosen = frontier.chosen()
         source = artifacts[f"model_{points.index(chosen)}"] if chosen is not None else None
@@ -97,7 +98,7 @@ def _point(branch: dict[str, Any], number: int, artifacts: dict[str, Artifact], 
         )
     [(metric, accuracy)] = metrics.items()
     verdict = tfma.load_validation_result(evaluation)
-    counted = structure.costs[cost]
+    counted, examples = structure.costs[cost], found.get("example_count")
     point = Point(
         label=branch["label"],
         kind=branch["kind"],
@@ -105,6 +106,7 @@ def _point(branch: dict[str, Any], number: int, artifacts: dict[str, Artifact], 
         fraction=float(counted["structure"] / counted["seed"]),
         accuracy=float(accuracy),
         passed=verdict is not None and bool(verdict.validation_ok),
+        examples=None if examples is None else int(examples),
     )
     return point, metric
 

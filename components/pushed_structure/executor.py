@@ -1,8 +1,14 @@
-"""Looks for the newest pushed model that carries a structure, and copies structure, schema and model into artifacts."""
+"""Looks for the newest pushed model that can be retrained, and copies structure, schema and model into artifacts.
+
+A version whose files are damaged is passed over with a word on what is wrong, and the one before it is taken: a night's
+training should neither fail at its end, in Evaluator, nor be left out.
+"""
 
 import os
 from typing import Any
 
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
@@ -11,7 +17,7 @@ from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
 
-from ..artifacts import model_assets
+from ..artifacts import model_assets, saved_model
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
@@ -36,14 +42,13 @@ class Executor(base_executor.BaseExecutor):
             exec_properties: `push_to`.
 
         Raises:
-            MorphError: nothing with a structure was pushed yet.
+            MorphError: nothing with a structure was pushed yet, or nothing of it can be used.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        model = _latest(exec_properties["push_to"])
-        print(f"The latest pushed model: {model}", flush=True)
-        structure_path = os.path.join(model, model_assets.STRUCTURE_FILE)
-        structure = morph.Structure.from_json(_carried(model, model_assets.STRUCTURE_FILE), source=structure_path)
-        schema = _carried(model, model_assets.SCHEMA_FILE)
+        model, structure, schema, faults = _latest(exec_properties["push_to"])
+        for fault in faults:
+            print(f"Passed over: {fault}", flush=True)
+        print(f"The latest pushed model{' that can be used' if faults else ''}: {model}", flush=True)
 
         artifacts = {name: artifact_utils.get_single_instance(found) for name, found in output_dict.items()}
         StructureExporter(artifacts["structure"]).write(structure)
@@ -51,22 +56,42 @@ class Executor(base_executor.BaseExecutor):
             io_utils.write_string_file(os.path.join(directory, SCHEMA_FILE), schema)
         with complete_or_absent(artifacts["model"].uri) as directory:
             io_utils.copy_dir(model, path_utils.serving_model_dir(directory))
+        origin: dict[str, str | int | float] = {"pushed_destination": model}
+        if faults:
+            origin["passed_over"] = " ".join(faults)
         for artifact in artifacts.values():
-            set_custom_properties(artifact, {"pushed_destination": model})
+            set_custom_properties(artifact, origin)
 
 
-def _latest(push_to: str) -> str:
-    """The newest version below a directory that carries a structure.
+def _latest(push_to: str) -> tuple[str, morph.Structure, str, list[str]]:
+    """The newest version below a directory that can be retrained: its path, structure and schema.
 
-    Pusher numbers versions by the clock and copies saved_model.pb last, so a version without it is still being pushed.
+    The last of the four is what was wrong with each newer version that carries a structure. Pusher copies
+    saved_model.pb last, so a version without it is still being pushed, or its push was cut off.
     """
     names = [str(name).rstrip("/") for name in fileio.listdir(push_to)] if fileio.exists(push_to) else []
-    versions = sorted((name for name in names if name.isdecimal()), key=int, reverse=True)
-    pushed = [os.path.join(push_to, version) for version in versions]
-    for model in pushed:
-        complete = fileio.exists(os.path.join(model, "saved_model.pb"))
-        if complete and fileio.exists(os.path.join(model, model_assets.STRUCTURE_FILE)):
-            return model
+    faults: list[str] = []
+    for version in sorted((name for name in names if name.isdecimal()), key=int, reverse=True):
+        model = os.path.join(push_to, version)
+        if not fileio.exists(os.path.join(model, saved_model.SAVED_MODEL_FILE)):
+            continue
+        if not fileio.exists(os.path.join(model, model_assets.STRUCTURE_FILE)):
+            continue
+        try:
+            structure, schema = _structure(model), _schema(model)
+        except morph.MorphError as error:
+            faults.append(str(error))
+            continue
+        fault = saved_model.fault_of(model)
+        if fault is None:
+            return model, structure, schema, faults
+        faults.append(f"{model}: {fault}.")
+    if faults:
+        raise morph.MorphError(
+            f"There is nothing to retrain: no model that was pushed to {push_to} can be used. {' '.join(faults)} "
+            "Restore one of them, run the morph pipeline, which pushes another one, or name a structure in the "
+            "configuration: retrain_pipeline: {structure: PATH}."
+        )
     found = f"it holds {', '.join(sorted(names))}" if names else "it is empty or not there"
     raise morph.MorphError(
         f"There is nothing to retrain: no model with a structure was pushed to {push_to} ({found}). Expected a "
@@ -75,11 +100,34 @@ def _latest(push_to: str) -> str:
     )
 
 
-def _carried(model: str, name: str) -> str:
-    text = model_assets.read(model, name)
-    if text is None:
+def _structure(model: str) -> morph.Structure:
+    path = os.path.join(model, model_assets.STRUCTURE_FILE)
+    return morph.Structure.from_json(_carried(model, model_assets.STRUCTURE_FILE), source=path)
+
+
+def _schema(model: str) -> str:
+    """The text of the schema, which has been read once."""
+    text = _carried(model, model_assets.SCHEMA_FILE)
+    try:
+        schema = text_format.Parse(text, schema_pb2.Schema())
+    except text_format.ParseError as error:
         raise morph.MorphError(
-            f"The model in {model} does not carry {name}. Restore the file, or run the morph pipeline, which pushes "
-            "another one."
+            f"{os.path.join(model, model_assets.SCHEMA_FILE)} is no schema: {error}. Expected the text of a "
+            "tensorflow.metadata.v0.Schema, as it was pushed."
+        ) from error
+    if not schema.feature:
+        raise morph.MorphError(
+            f"{os.path.join(model, model_assets.SCHEMA_FILE)} names no feature. Expected the schema of the examples "
+            "that the model was trained on, as it was pushed."
         )
+    return text
+
+
+def _carried(model: str, name: str) -> str:
+    try:
+        text = model_assets.read(model, name)
+    except UnicodeDecodeError as error:
+        raise morph.MorphError(f"{os.path.join(model, name)} is not a text file ({error}).") from error
+    if text is None:
+        raise morph.MorphError(f"The model in {model} does not carry {name}.")
     return text

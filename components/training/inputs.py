@@ -123,8 +123,8 @@ def read(input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str,
     module, files, config = given.module, given.files, given.config
     batch_size = config.get("batch_size") or DEFAULT_BATCH_SIZE
     train, evaluation = (
-        distribution.shared_by_record(given.dataset(split, batch_size))
-        for split in (files.train_files, files.eval_files)
+        distribution.shared_by_record(given.dataset(split, batch_size, training=training))
+        for split, training in ((files.train_files, True), (files.eval_files, False))
     )
     label_checks.check_are_numbers(train, module.source)
     if files.eval_steps:
@@ -167,7 +167,7 @@ def read_evaluation(
     # TFX wants to know both splits.
     properties = {**exec_properties, "train_args": exec_properties["eval_args"]}
     given = _given(input_dict, properties, ("eval_args",))
-    return given.module, given.hparams, given.dataset(given.files.eval_files, batch_size)
+    return given.module, given.hparams, given.dataset(given.files.eval_files, batch_size, training=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +180,8 @@ class _Given:
     files: fn_args_utils.FnArgs
     spec: Spec
 
-    def dataset(self, split: list[str], batch_size: int) -> tf.data.Dataset:
-        return self.module.dataset(split, self.files.data_accessor, self.spec, batch_size)
+    def dataset(self, split: list[str], batch_size: int, *, training: bool) -> tf.data.Dataset:
+        return self.module.dataset(split, self.files.data_accessor, self.spec, batch_size, training=training)
 
 
 def _given(

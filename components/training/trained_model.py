@@ -13,6 +13,7 @@ Network/weights.npz                           the trained network's weights (`we
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 from tfx.dsl.io import fileio
@@ -25,7 +26,7 @@ from ..artifacts import model_assets, weights
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..artifacts.structure_properties import cost_properties, goal_properties
-from . import serving
+from . import serving, user_module
 from .inputs import Spec
 
 WEIGHTS_FILE = "Network/weights.npz"
@@ -69,21 +70,50 @@ def write(
     )
 
 
-def read_network(artifact: Artifact, seed: keras.Model) -> tuple[keras.Model, morph.Structure]:
+def load_network(model: str, module_file: str, hparams: Mapping[str, Any] | None = None) -> keras.Model:
+    """The trained network inside a `Model` artifact, as an ordinary Keras model: to fine-tune, export or look at.
+
+    It takes what Transform makes, where there is one, and knows nothing of it. `network.save("network.keras")` writes
+    it as one file.
+
+    ```python
+    network = load_network("pipeline_root/flowers/Retrainer/model/7", "module.py", {"width": 32})
+    network.fit(features, labels)
+    ```
+
+    Args:
+        model: URI of the artifact, which Retrainer or MorphTrainer with `finish="in_place"` wrote; of what Pusher
+            copies the weights are no part.
+        module_file: path of the Python file with `build_model`.
+        hparams: what `build_model` was called with in the training.
+
+    Returns:
+        The network with its weights, compiled as `build_model` compiles the seed.
+
+    Raises:
+        MorphError: the model carries no structure or no weights, or they are not of this network.
+    """
+    seed = user_module.load({"module_file": module_file}).seed(hparams or {})
+    network, _ = read_network(model, seed)
+    network.compile(**morph.compile_arguments(seed))
+    return network
+
+
+def read_network(uri: str, seed: keras.Model) -> tuple[keras.Model, morph.Structure]:
     """The trained network of a `Model` that `write` filled, as Keras has it, and its structure.
 
     It is built by the user's own code, and numbers are all that is read: neither code nor a pickle.
 
     Args:
-        artifact: the `Model`.
+        uri: of the `Model`.
         seed: what the user's module builds, with the hyperparameters of the training.
 
     Raises:
         MorphError: the model carries no structure or no weights, or they are not of this network.
     """
-    saved_model = path_utils.serving_model_path(artifact.uri)
+    saved_model = path_utils.serving_model_path(uri)
     text = model_assets.read(saved_model, model_assets.STRUCTURE_FILE)
-    path = os.path.join(artifact.uri, WEIGHTS_FILE)
+    path = os.path.join(uri, WEIGHTS_FILE)
     missing = [
         name
         for name, there in ((model_assets.STRUCTURE_FILE, text is not None), (WEIGHTS_FILE, fileio.exists(path)))
@@ -91,7 +121,7 @@ def read_network(artifact: Artifact, seed: keras.Model) -> tuple[keras.Model, mo
     ]
     if text is None or missing:
         raise morph.MorphError(
-            f"The network of the model in {artifact.uri} cannot be made again: it carries no "
+            f"The network of the model in {uri} cannot be made again: it carries no "
             f"{' and no '.join(missing)}. Expected the output 'model' of a Retrainer or of a MorphTrainer with "
             "finish='in_place'; train it again if it is one of an earlier version."
         )

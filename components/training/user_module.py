@@ -20,13 +20,17 @@ from tfx.dsl.components.base import base_component
 
 from morph_core import MorphError
 
+TRAINING = "training"
+"""The argument by which an `input_fn` that has it is told whether its examples are trained on."""
+
 # Each function: how many arguments it is called with, whether the module must have it, and how to say so.
 CONTRACT = {
     "build_model": (1, True, "build_model(hparams) -> a compiled keras.Model"),
     "input_fn": (
         4,
         True,
-        "input_fn(file_pattern, data_accessor, spec, batch_size) -> a tf.data.Dataset of (features, label)",
+        "input_fn(file_pattern, data_accessor, spec, batch_size) -> a tf.data.Dataset of (features, label), maybe "
+        "with a fifth argument named training",
     ),
     "signatures": (2, False, "signatures(model, spec) -> {name: (function, input_signature)}"),
 }
@@ -73,13 +77,23 @@ class UserModule:
             )
         return model
 
-    def dataset(self, files: list[str], data_accessor: Any, spec: Any, batch_size: int) -> tf.data.Dataset:
+    def dataset(
+        self, files: list[str], data_accessor: Any, spec: Any, batch_size: int, *, training: bool
+    ) -> tf.data.Dataset:
         """Calls `input_fn` and checks that a dataset of (features, label) comes back.
+
+        Args:
+            files: of the split.
+            data_accessor: TFX's, which reads them.
+            spec: the `tft.TFTransformOutput`, or the schema.
+            batch_size: examples in a batch.
+            training: whether the examples are trained on; told to an `input_fn` that has an argument of that name.
 
         Raises:
             MorphError: it fails, or something else came back.
         """
-        dataset = self._called(self.input_fn, files, data_accessor, spec, batch_size)
+        told = {TRAINING: training} if _asks_for_training(self.input_fn) else {}
+        dataset = self._called(self.input_fn, files, data_accessor, spec, batch_size, **told)
         if not isinstance(dataset, tf.data.Dataset):
             raise MorphError(
                 f"input_fn in {self.source} returned a {type(dataset).__name__}; expected a tf.data.Dataset that "
@@ -93,9 +107,9 @@ class UserModule:
             )
         return dataset
 
-    def _called(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _called(self, function: Callable[..., Any], *arguments: Any, **told: Any) -> Any:
         try:
-            return function(*arguments)
+            return function(*arguments, **told)
         except MorphError:
             raise
         except Exception as error:
@@ -158,6 +172,11 @@ def package_user_module(component: base_component.BaseComponent) -> None:
         udf_utils.add_user_module_dependency(component, "module_file", "module_path")
 
 
+def _asks_for_training(input_fn: Callable[..., Any]) -> bool:
+    parameter = inspect.signature(input_fn).parameters.get(TRAINING)
+    return parameter is not None and parameter.kind is not parameter.VAR_KEYWORD
+
+
 def _function(module: Any, role: str, source: str) -> Any:
     arguments, required, expected = CONTRACT[role]
     function = getattr(module, role, None)
@@ -169,7 +188,8 @@ def _function(module: Any, role: str, source: str) -> Any:
         hint = f"Did you mean {close[0]}?" if close else f"Its functions: {', '.join(sorted(own)) or 'none'}."
         raise MorphError(f"The user module {source} has no function {role}; expected {expected}. {hint}")
     try:
-        inspect.signature(function).bind(*[None] * arguments)
+        told = {TRAINING: True} if role == "input_fn" and _asks_for_training(function) else {}
+        inspect.signature(function).bind(*[None] * arguments, **told)
     except TypeError as error:
         raise MorphError(
             f"{role}{inspect.signature(function)} in {source} cannot be called as it will be: {error}. Expected "

@@ -49,6 +49,13 @@ class ChooseConfig(Section):
     max_cost: float | None = Field(
         None, gt=0, le=1, description="push the best that costs at most this fraction of the seed", examples=[0.5]
     )
+    max_behind_uniform: float | None = Field(
+        None,
+        ge=0,
+        description="how much better a uniform network of its cost may be, absolute; by default one standard error of "
+        "the evaluation",
+        examples=[0.005],
+    )
 
     @model_validator(mode="after")
     def _one_rule(self) -> ChooseConfig:

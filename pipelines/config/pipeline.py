@@ -111,6 +111,12 @@ class PipelineConfig(Section):
         examples=[[0.25, 0.5, 0.75]],
     )
     choose: ChooseConfig | None = Field(None, description="with budgets: which of the networks is pushed")
+    compare: bool = Field(
+        False,
+        description="with target: also train the seed and uniform widths of the same cost, to see what the search is "
+        "worth",
+        examples=["true"],
+    )
     gate: str = Field("auto", description="how a search switches channels off", examples=["auto"])
     cycles: int = Field(1, ge=1, le=20, description="how often to shrink and expand", examples=[2])
     expand_to: float | list[float | None] | None = Field(
@@ -225,6 +231,31 @@ class PipelineConfig(Section):
             raise ValueError(
                 f"choose.max_cost: {self.choose.max_cost} is below the smallest budget ({min(self.budgets)}), "
                 "so no network could be pushed. Raise it, or add a smaller budget"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_compare_with(self) -> PipelineConfig:
+        if not self.compare:
+            return self
+        if self.budgets is not None:
+            raise ValueError(
+                "compare: with 'budgets' the seed and uniform widths are trained and compared anyway; leave compare out"
+            )
+        if not isinstance(self.target, float):
+            raise ValueError(
+                "compare: uniform widths are made for one fraction of the seed's cost, so a target that is one number "
+                "is expected. For example: target: 0.5"
+            )
+        if (self.expansions[-1] or 0) > 1:
+            raise ValueError(
+                f"compare: expand_to widens the last structure to {self.expansions[-1]} of the seed's cost, and "
+                "uniform widths are made for at most 1. Lower expand_to, or leave compare out"
+            )
+        if self.finish == "both":
+            raise ValueError(
+                "compare: the seed and uniform widths are trained for as long as the final model, and with finish: "
+                "both there are two of different lengths. Say finish: in_place or from_scratch, or leave compare out"
             )
         return self
 

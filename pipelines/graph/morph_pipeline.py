@@ -7,7 +7,8 @@ run that was interrupted goes on where it stopped. The Retrainer trains the last
 its network to the end itself. Evaluator compares the model with the bound in the configuration and with the latest
 blessed model; Pusher pushes it only when it passed. With `finish: both` there are two models of the one structure, each
 with an Evaluator, and Frontier hands the better one of those that passed to Pusher. With `calibrate` a device is
-measured first, for `cost: latency`; with `export` the model that passed is also written for devices.
+measured first, for `cost: latency`; with `export` the model that passed is also written for devices. With `compare` the
+seed and uniform widths are trained and evaluated as well, to be looked at and never pushed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from morph_tfx.components.frontier.component import Branch
 
 from ..config import PipelineConfig
 from . import stages
-from .frontier_pipeline import FRONTIER, frontier_pipeline
+from .frontier_pipeline import FRONTIER, compare, frontier_pipeline
 
 
 def cycle_id(cycle: int) -> str:
@@ -59,7 +60,10 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
         push = _push_the_better(config, data, search[-1], training[-1], baseline)
     else:
         push = stages.evaluate_and_push(config, data, training[-1].outputs["model"], baseline)
-    return stages.assemble(config, config.name, [*data.nodes, *measured, *training, *push])
+    compared = compare(config, data, stages.calibration_of(measured))
+    for node in compared:  # what is only compared with delays no push, and a failure there spoils none
+        node.add_upstream_nodes(push)
+    return stages.assemble(config, config.name, [*data.nodes, *measured, *training, *push, *compared])
 
 
 def _push_the_better(

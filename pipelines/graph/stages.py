@@ -18,6 +18,7 @@ from morph_tfx.components import DeviceCalibrator, Exporter, MorphTrainer
 
 from ..config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
 from .baseline import LatestOtherBlessedModel
+from .pusher import Pusher
 from .transform import LABEL, Transform
 
 LATEST_BLESSED = "latest blessed"
@@ -217,7 +218,7 @@ def evaluate(
 
 def deliver(config: PipelineConfig, data: Data, model: types.BaseChannel, blessing: types.BaseChannel) -> list[Any]:
     """Pushes a model that is blessed and, where that is asked for, writes it for devices."""
-    pusher = tfx.components.Pusher(
+    pusher = Pusher(
         model=model,
         model_blessing=blessing,
         push_destination=tfx.proto.PushDestination(

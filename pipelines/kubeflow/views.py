@@ -22,6 +22,7 @@ VIEWS: dict[str, dict[str, str]] = {
     "morph_tfx.DeviceCalibration": {"metrics": METRICS},
     "tfx.Model": {"metrics": METRICS},
     "tfx.ModelEvaluation": {"metrics": METRICS},
+    "tfx.PushedModel": {"metrics": METRICS},  # pushed: 1, or 0 where the model was held back
 }
 """For the title of an artifact type: the suffixes of the outputs that show it, and their types."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from tfx.types import Artifact
@@ -22,11 +22,24 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A network that was trained to compare with: the directories of its structure and of TFMA's results."""
+
+    structure: Path
+    evaluation: Path
+
+
+@dataclass(frozen=True)
 class RunResult:
-    """The steps of a finished run, and where its results lie."""
+    """The steps of a finished run, and where its results lie.
+
+    A retraining that was left out, because nothing has changed, has no steps; `last` is then what the run before came
+    to, as `outcome` writes it.
+    """
 
     steps: tuple[Step, ...]
     seconds: float
+    last: Mapping[str, Any] | None = None
 
     def step(self, node_id: str) -> Step:
         return next(step for step in self.steps if step.node_id == node_id)
@@ -36,7 +49,8 @@ class RunResult:
         """The artifact directories of the structures that were found or retrained, each with its structure.json."""
         from morph_tfx.components import MorphStructure
 
-        found = [artifact for step in self.steps for artifacts in step.outputs.values() for artifact in artifacts]
+        own = [step for step in self.steps if step.node_id not in self._of_references]
+        found = [artifact for step in own for artifacts in step.outputs.values() for artifact in artifacts]
         return tuple(Path(artifact.uri) for artifact in found if artifact.type_name == MorphStructure.TYPE_NAME)
 
     @property
@@ -51,12 +65,39 @@ class RunResult:
 
     @property
     def training_seconds(self) -> float | None:
-        """What all trainings took, searches included; None where one ran in several processes, or none is known."""
+        """What all trainings took, searches included; None where one ran in several processes, or none is known.
+
+        Networks that are there to compare with do not count, except where several are compared by their budgets.
+        """
         from morph_tfx.components.training.loop import TRAINING_SECONDS
 
-        runs = [run for step in self.steps for run in step.outputs.get("model_run", ())]
+        own = [step for step in self.steps if step.node_id not in self._of_references]
+        runs = [run for step in own for run in step.outputs.get("model_run", ())]
         known = [run.get_float_custom_property(TRAINING_SECONDS) for run in runs]
         return sum(known) if known and all(known) else None
+
+    @property
+    def references(self) -> dict[str, Reference]:
+        """The networks that were trained to compare with, by what the steps call them: "uniform-50" and "seed".
+
+        Empty without `compare`; a comparison of budgets is in `frontier`.
+        """
+        if self.compared:
+            return {}
+        widths = [step for step in self.steps if step.node_id.startswith("UniformWidths-")]
+        names = [step.node_id.partition("-")[2] for step in widths]
+        return {
+            name: Reference(
+                Path(step.outputs["structure"][0].uri),
+                Path(self.step(f"Evaluator-{name}").outputs["evaluation"][0].uri),
+            )
+            for name, step in zip(names, widths, strict=True)
+        }
+
+    @property
+    def _of_references(self) -> set[str]:
+        """The node ids of the steps of `references`."""
+        return {f"{kind}-{name}" for name in self.references for kind in ("UniformWidths", "Retrainer", "Evaluator")}
 
     @property
     def blessed(self) -> bool:
@@ -71,6 +112,8 @@ class RunResult:
     @property
     def pushed_model(self) -> str | None:
         """The directory of the pushed SavedModel, or None when the model was held back."""
+        if self.last is not None:
+            return self.last["pushed_model"]
         pushed = self.step("Pusher").outputs["pushed_model"][0]
         if pushed.get_int_custom_property("pushed") != 1:
             return None

@@ -20,6 +20,8 @@ from ..account import Say, duration, quieten
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples, required_by
+from .leftovers import Place, clear_executions, clear_files, in_use
+from .outcome import OutcomeFile
 from .places import check_places, make_places
 from .result import RunResult
 from .staging import importable, staged_modules, staged_structure, told_of_originals
@@ -38,6 +40,10 @@ def run_pipeline(
 
     Raises:
         MorphError: something in the configuration, the data, the module file or the model stands in the way.
+
+    Returns:
+        What came of it. A retraining for which there is no new span is left out, when nothing else has changed either;
+        its result has no steps. What became of the run is also in a file (`outcome`).
     """
     for key in ("module_file", "pipeline_root", "metadata"):
         path = getattr(config, key)
@@ -45,6 +51,29 @@ def run_pipeline(
             raise MorphError(f"{key}: {path} is remote. A run on this machine expects a path on its own disk.")
     check_functions(config)
     check_places(config)
+    original = config
+    config = staged_structure(staged_modules(config))
+    make_places(config)
+    outcome = OutcomeFile(config, pipeline)
+    last = outcome.last_if_unchanged() if pipeline == "retrain" and config.data.has_spans else None
+    if last is not None:
+        say(
+            f"No new span: the newest is {last['span']}, as in the run that ended at {last['finished']} "
+            f"({last['status']}), and nothing else has changed. Nothing is run."
+        )
+        outcome.left_out(last)
+        return RunResult((), 0.0, last)
+    with in_use(config.pipeline_root) as place, outcome.around_run():
+        try:
+            result = _run(config, say, verbose, pipeline, place)
+        except MorphError as error:
+            raise MorphError(told_of_originals(config, original, str(error))) from error
+    outcome.finished(result)
+    return result
+
+
+def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind, place: Place) -> RunResult:
+    """The run itself, once it is clear that there is something to do, in a pipeline root that it holds."""
     if not verbose:
         quieten()
     batch_sizes = {"retrain.batch_size": config.retrain.batch_size}
@@ -54,9 +83,6 @@ def run_pipeline(
     required = required_by(config.push_to) if looked_up else {}
     for remark in check_examples(config.data, config.label, batch_sizes, config.preprocessing_file, required):
         say(f"Note: {remark}")
-    original = config
-    config = staged_structure(staged_modules(config))
-    make_places(config)
     say("Loading TensorFlow and TFX ...")
     start = time.monotonic()
     try:
@@ -73,17 +99,18 @@ def run_pipeline(
     say(f"... took {duration(time.monotonic() - start)}")
     if not verbose:
         quieten()  # once more: importing TFX raises the level of some loggers again
+    with place.alone() as alone:
+        if alone:
+            clear_files(config, say)
+            clear_executions(config, say)
     if looked_up:
         check_pushed(config)
     start = time.monotonic()
     with without_wheels():
         nodes = retrain_pipeline(config) if pipeline == "retrain" else morph_pipeline(config)
     runner = StepRunner(say, _about(config), lambda step: findings(step.node_id, step.outputs, config.data))
-    try:
-        with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
-            runner.run(nodes)
-    except MorphError as error:
-        raise MorphError(told_of_originals(config, original, str(error))) from error
+    with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
+        runner.run(nodes)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
     cached = [step for step in result.steps if step.state == "cached"]
     took = duration(result.seconds)
@@ -99,15 +126,16 @@ def run_pipeline(
 
 def _about(config: PipelineConfig) -> dict[str, str]:
     """A few words on the steps whose names do not say enough, by node id."""
-    from ..graph.frontier_pipeline import arms
+    from ..graph.frontier_pipeline import arms, references
     from ..graph.morph_pipeline import cycle_id
 
     cycles = range(1, config.cycles + 1)
-    if config.budgets is None:
-        return {cycle_id(cycle): _cycle(config, cycle) for cycle in cycles}
     words = {}
-    for arm in arms(config):
+    for arm in references(config) if config.budgets is None else arms(config):
         words |= {f"{step}-{arm.name}": arm.label for step in ("UniformWidths", "Retrainer", "Evaluator")}
+    if config.budgets is None:
+        return words | {cycle_id(cycle): _cycle(config, cycle) for cycle in cycles}
+    for arm in arms(config):
         words |= {f"MorphTrainer-{arm.name}-{cycle}": _cycle(config.at(arm.target), cycle) for cycle in cycles}
     return words
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 import morph_core as morph
 from morph_core.cost.costs import unit_of, written
+from morph_core.report.frontier import Point
 
 from ..account import change, cost_title
 from ..config import PipelineConfig
+from .outcome import held_back_because
 from .result import RunResult
 
 Row = tuple[str, str, str, str]
@@ -31,19 +33,19 @@ def show_summary(
         console: where to print; by default the standard output.
     """
     console = console or Console()
+    if result.last is not None:
+        pushed = result.pushed_model or "nothing: " + "; ".join(result.last.get("reasons", ()))
+        console.print(f"{'pushed':<12}{pushed}", soft_wrap=True, highlight=False, markup=False)
+        return
     if result.compared:
         _show_frontier(result, console)
         return
+    from morph_tfx.components.artifacts.evaluation import measured
+
     structure = morph.Structure.load(result.structures[-1] / "structure.json")
-    comparison = Table("", "seed", "final", "change", title="\nSeed and final model", title_justify="left")
-    for column in comparison.columns[1:]:
-        column.justify = "right"
-    for name, cost in structure.costs.items():
-        seed, final = cost["seed"], cost["structure"]
-        comparison.add_row(_label(name), written(seed), written(final), change(seed, final))
-    for row in more:
-        comparison.add_row(*row)
-    console.print(comparison)
+    metrics = measured(result.evaluation)
+    count = metrics.pop("example_count", 0)
+    console.print(_comparison(structure, result, metrics, int(count), more))
 
     widths = Table("layer", "kind", "seed", "final", title="\nWidth of every layer", title_justify="left")
     for column in widths.columns[2:]:
@@ -53,15 +55,9 @@ def show_summary(
         widths.add_row(layer["name"], layer["kind"], str(layer["seed_width"]), final)
     console.print(widths)
 
-    from morph_tfx.components.artifacts.evaluation import measured
-
-    from .verdict import objections
-
-    metrics = measured(result.evaluation)
-    count = metrics.pop("example_count", 0)
     values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     if result.pushed_model is None:
-        pushed = "nothing: " + "; ".join(objections(result.evaluation))
+        pushed = "nothing: " + "; ".join(held_back_because(result))
     else:
         pushed = result.pushed_model
     report = result.structures[-1] / "report.html"
@@ -75,6 +71,47 @@ def show_summary(
         console.print(f"{name:<12}{text}", soft_wrap=True, highlight=False, markup=False)
 
 
+def _comparison(
+    structure: morph.Structure, result: RunResult, metrics: Mapping[str, float], count: int, more: Sequence[Row]
+) -> Table:
+    """Seed and final model side by side and, with `compare`, uniform widths between them and what all three reached."""
+    from morph_tfx.components.artifacts.evaluation import measured
+
+    uniform = {name: reference for name, reference in result.references.items() if name != "seed"}
+    titles = [f"{name.replace('-', ' ').replace('p', '.')} %" for name in uniform]
+    table = Table("", "seed", *titles, "final", "change", title="\nSeed and final model", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    costs = [morph.Structure.load(reference.structure / "structure.json").costs for reference in uniform.values()]
+    for name, cost in structure.costs.items():
+        seed, final = cost["seed"], cost["structure"]
+        between = [written(found[name]["structure"]) if name in found else "" for found in costs]
+        table.add_row(_label(name), written(seed), *between, written(final), change(seed, final))
+    if result.references:
+        found = {name: measured(reference.evaluation) for name, reference in result.references.items()}
+        for metric, final in metrics.items():
+            if metric not in found["seed"]:  # a difference from the baseline, which only the final model has
+                continue
+            seed = found["seed"][metric]
+            between = [f"{found[name][metric]:.4f}" for name in uniform]
+            table.add_row(
+                f"{metric}, {count:,} examples{_chance(final, count)}",
+                f"{seed:.4f}",
+                *between,
+                f"{final:.4f}",
+                f"{final - seed:+.4f}",
+            )
+    for label, seed, final, difference in more:
+        table.add_row(label, seed, *("" for _ in uniform), final, difference)
+    return table
+
+
+def _chance(value: float, count: int) -> str:
+    """The standard error of a metric between 0 and 1, where it says something."""
+    error = Point("", "learned", 0, 0, value, examples=count).standard_error
+    return "" if not error else f" (± {error:.4f})"
+
+
 def _show_frontier(result: RunResult, console: Console) -> None:
     """Prints every network of the comparison, and which one was pushed."""
     found = json.loads((result.frontier / "frontier.json").read_text(encoding="utf-8"))
@@ -85,6 +122,7 @@ def _show_frontier(result: RunResult, console: Console) -> None:
     for point in sorted(found["points"], key=lambda point: point["cost"]):
         remarks = [name.replace("_", " ") for name in ("chosen", "on_frontier") if point[name]]
         remarks += [] if point["passed"] else ["below its bound"]
+        remarks += ["behind uniform widths"] if point["behind_uniform"] else []
         table.add_row(
             point["label"],
             written(point["cost"]),

@@ -24,7 +24,10 @@ def preprocessing_fn(inputs):
 
 
 def input_fn(file_pattern, data_accessor, spec, batch_size):
-    """One pass over the files as (features, label) batches. `spec` is the tft.TFTransformOutput of preprocessing_fn."""
+    """One pass over the files as (features, label) batches. `spec` is the tft.TFTransformOutput of preprocessing_fn.
+
+    With a fifth argument, `training`, it is told whether the examples are trained on: shuffle and augment only then.
+    """
     options = tfxio.TensorFlowDatasetOptions(batch_size=batch_size, num_epochs=1, label_key=LABEL)
     return data_accessor.tf_dataset_factory(file_pattern, options, spec.transformed_metadata.schema)
 

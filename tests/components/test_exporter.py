@@ -140,7 +140,7 @@ def test_the_network_of_a_search_that_trained_it_to_the_end_is_read_back(example
     )
     model = run(search)["model"]
     seed = user_module.load({"module_file": RAW_DIGITS}).seed({})
-    network, structure = trained_model.read_network(model, seed)
+    network, structure = trained_model.read_network(model.uri, seed)
     assert structure.costs["flops"]["structure"] <= 0.5 * structure.costs["flops"]["seed"]
     images = np.random.default_rng(0).uniform(0, 16, (5, 64)).astype(np.float32)
     expected = load(model).signatures["raw_tensors"](image=tf.constant(images))["outputs"]

@@ -1,8 +1,11 @@
 """PushedStructure on directories as Pusher leaves them: which model it takes, and what it says when there is none."""
 
 import pathlib
+import re
+import shutil
 
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.utils import io_utils, path_utils
@@ -11,6 +14,7 @@ import morph_core as morph
 from morph_tfx.components import PushedStructure, StructureExporter
 from morph_tfx.components.artifacts import model_assets
 from morph_tfx.components.training import user_module
+from tests.components import saved_models
 from tests.components.conftest import DIGITS, SCHEMA
 
 
@@ -19,19 +23,24 @@ def graph():
     return morph.ChannelGraph.from_model(user_module.load({"module_file": DIGITS}).seed({}))
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return saved_models.save(tmp_path_factory.mktemp("saved") / "model")
+
+
 @pytest.fixture
-def push(graph, tmp_path):
+def push(graph, model, tmp_path):
     """push(version, width) leaves a pushed model; None as the width, one without a structure."""
 
     def push_model(version: str, width: int | None, complete: bool = True) -> pathlib.Path:
         directory = tmp_path / "serving" / version
-        (directory / "variables").mkdir(parents=True)
-        (directory / "variables" / "variables.index").write_text(version)
+        shutil.copytree(model, directory)
+        (directory / "version").write_text(version)
         if width is not None:
             schema = text_format.Parse(SCHEMA, schema_pb2.Schema())
             model_assets.write(str(directory), morph.describe(graph, {"conv2d-1": width}), schema)
-        if complete:
-            (directory / "saved_model.pb").write_text(version)
+        if not complete:
+            (directory / "saved_model.pb").unlink()
         return directory
 
     return push_model
@@ -52,8 +61,8 @@ def test_structure_schema_and_model_are_those_of_the_newest_version(push, look, 
     schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(found["schema"].uri))
     assert [feature.name for feature in schema.feature] == ["image", "ink", "label"]
     model = pathlib.Path(path_utils.serving_model_path(found["model"].uri))
-    assert (model / "saved_model.pb").read_text() == "1000"
-    assert (model / "variables" / "variables.index").read_text() == "1000"
+    assert (model / "version").read_text() == "1000"
+    assert (model / "saved_model.pb").is_file() and (model / "variables" / "variables.index").is_file()
     for artifact in found.values():
         assert artifact.get_string_custom_property("pushed_destination").endswith("/serving/1000")
 
@@ -82,14 +91,77 @@ def test_a_directory_of_other_models_is_told_what_it_holds(push, look):
         look()
 
 
-def test_a_damaged_structure_is_named_with_its_file(push, look):
-    directory = push("7", 8)
-    (directory / "assets.extra" / "structure.json").write_text('{"groups": ')
-    with pytest.raises(morph.MorphError, match=r"serving/7/assets.extra/structure.json is not valid JSON"):
+DAMAGES = {
+    "a graph that is cut off": (
+        lambda model: saved_models.truncate(model / "saved_model.pb"),
+        r"serving/8: it cannot be loaded \(\w+: .+\)",
+    ),
+    "no variables": (lambda model: shutil.rmtree(model / "variables"), r"serving/8: it cannot be loaded \(\w+: .+\)"),
+    "values that are cut off": (
+        lambda model: saved_models.truncate(model / "variables" / "variables.data-00000-of-00001"),
+        r"serving/8: it cannot be loaded \(\w+: .+\)",
+    ),
+    "garbage for a schema": (
+        lambda model: (model / "assets.extra" / "schema.pbtxt").write_text("<html>404"),
+        r"serving/8/assets.extra/schema.pbtxt is no schema: 1:1",
+    ),
+    "bytes for a schema": (
+        lambda model: (model / "assets.extra" / "schema.pbtxt").write_bytes(b"\xff\xfe\x00"),
+        r"serving/8/assets.extra/schema.pbtxt is not a text file",
+    ),
+    "an empty schema": (
+        lambda model: (model / "assets.extra" / "schema.pbtxt").write_text(""),
+        r"serving/8/assets.extra/schema.pbtxt names no feature",
+    ),
+    "no schema": (
+        lambda model: (model / "assets.extra" / "schema.pbtxt").unlink(),
+        r"serving/8 does not carry assets.extra/schema.pbtxt",
+    ),
+    "half a structure": (
+        lambda model: (model / "assets.extra" / "structure.json").write_text('{"groups": '),
+        r"serving/8/assets.extra/structure.json is not valid JSON",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_model_is_named_and_the_one_before_it_is_taken(push, look, capsys, damage, said):
+    push("7", 8)
+    damage(push("8", 4))
+    found = look()
+    told = capsys.readouterr().out
+    assert re.search(rf"Passed over: .*{said}", told)
+    assert re.search(r"The latest pushed model that can be used: .*/serving/7\n", told)
+    for artifact in found.values():
+        assert artifact.get_string_custom_property("pushed_destination").endswith("/serving/7")
+        assert re.search(said, artifact.get_string_custom_property("passed_over"))
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES.values(), ids=DAMAGES)
+def test_where_every_model_is_damaged_each_is_named(push, look, tmp_path, damage, said):
+    damage(push("8", 4))
+    with pytest.raises(
+        morph.MorphError, match=rf"nothing to retrain: no model .* can be used\. .*{said}.* Restore one"
+    ):
+        look()
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == []
+
+
+def test_a_file_system_that_does_not_answer_is_no_fault_of_the_model(push, look, monkeypatch):
+    """Or a night in which the storage is away would retrain an old structure, and push it."""
+    push("8", 4)
+
+    def away(*_):
+        raise tf.errors.UnavailableError(None, None, "the storage is away")
+
+    monkeypatch.setattr(tf.saved_model, "load", away)
+    with pytest.raises(tf.errors.UnavailableError, match="the storage is away"):
         look()
 
 
-def test_a_lost_schema_is_named(push, look):
-    (push("7", 8) / "assets.extra" / "schema.pbtxt").unlink()
-    with pytest.raises(morph.MorphError, match=r"serving/7 does not carry assets.extra/schema.pbtxt"):
-        look()
+def test_a_model_that_answers_nothing_is_passed_over(push, look):
+    push("7", 8)
+    directory = push("8", 4)
+    (directory / "saved_model.pb").unlink()
+    tf.saved_model.save(tf.Module(), str(directory))
+    assert look()["model"].get_string_custom_property("passed_over").endswith("it has no signature 'serving_default'.")

@@ -1,13 +1,18 @@
 """The components that the pages show fit into somebody else's pipeline, and work: README, pipelines, contributing."""
 
 from pathlib import Path
+from typing import Any
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from tfx import types
 from tfx import v1 as tfx
 
 import morph_core as morph
-from morph_tfx.components import MorphStructure, MorphTrainer, StructureExporter
+from morph_tfx.components import MorphStructure, MorphTrainer, StructureExporter, load_network
+from tests.components.conftest import DIGITS
 from tests.core.networks import mlp
 from tests.packaging.pages import blocks, run, sides
 
@@ -38,7 +43,8 @@ def test_the_readme_puts_a_morph_trainer_where_tfxs_trainer_stood(transform):
 
 
 def test_the_two_cycles_of_the_pipelines_page_are_a_chain(transform):
-    lines, *devices = [block for block in blocks("docs/pipelines.md", "python") if "morph_tfx.components" in block]
+    found = [block for block in blocks("docs/pipelines.md", "python") if "morph_tfx.components" in block]
+    lines, *devices = [block for block in found if "load_network" not in block]
     names = run(lines, "docs/pipelines.md", {"transform": transform})
     chain = [names[name] for name in ("search", "again", "trainer")]
     assert chain[1].inputs["seed_structure"] is chain[0].outputs["structure"]
@@ -48,6 +54,30 @@ def test_the_two_cycles_of_the_pipelines_page_are_a_chain(transform):
         run(lines, "docs/pipelines.md", names)
     assert names["search"].inputs["calibration"] is names["device"].outputs["calibration"]
     assert names["exporter"].inputs["model"] is names["trainer"].outputs["model"]
+
+
+def test_a_trained_network_is_taken_out_of_its_artifact_as_the_pipelines_page_says(
+    trained, transformed, tmp_path, monkeypatch
+):
+    """And answers what the SavedModel answers to the same transformed examples."""
+    (code,) = [block for block in blocks("docs/pipelines.md", "python") if "load_network" in block]
+    monkeypatch.chdir(tmp_path)
+    for theirs, ours in (("pipeline_root/flowers/Retrainer/model/7", trained.uri), ("module.py", DIGITS)):
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    generator = np.random.default_rng(0)
+    features = {
+        "image": generator.uniform(size=(64, 8, 8, 1)).astype("float32"),
+        "ink": generator.uniform(size=(64, 2)).astype("float32"),
+    }
+    served = tf.saved_model.load(f"{trained.uri}/Format-Serving").signatures["transformed_tensors"]
+    expected = next(iter(served(**{name: tf.constant(value) for name, value in features.items()}).values()))
+    before = load_network(trained.uri, DIGITS)
+    np.testing.assert_allclose(before(features), expected, atol=1e-5)
+    names = run(code, "docs/pipelines.md", {"features": features, "labels": generator.integers(0, 10, 64)})
+    saved: Any = keras.models.load_model("network.keras")
+    np.testing.assert_allclose(saved(features), names["network"](features), atol=1e-5)
+    assert not np.allclose(names["network"](features), expected, atol=1e-3), "it was trained on"
 
 
 def test_the_component_in_contributing_lets_cheap_structures_pass_and_no_others(tmp_path):

@@ -98,7 +98,7 @@ def test_a_retraining_finds_the_structure_of_the_chosen_network(config, result, 
     """The pushed model is a copy that another step made, so its lineage alone does not lead there."""
     [chosen] = [point for point in found["points"] if point["chosen"]]
     with metadata.Metadata(metadata.sqlite_metadata_connection_config(config.metadata)) as handle:
-        pushed = latest_pushed(handle.store, [config.name])
+        pushed = latest_pushed(handle.store, [config.name], print)
     assert pushed is not None
     searched = result.step(f"MorphTrainer-{chosen['label'].split()[1]}-1")
     assert pushed["structure"][0].uri == searched.outputs["structure"][0].uri

@@ -1,5 +1,9 @@
 """ML metadata in memory, filled through TFX's own publishing calls; a module file; a stand-in for Kubeflow's server."""
 
+import itertools
+import pathlib
+import shutil
+
 import ml_metadata as mlmd
 import pytest
 from ml_metadata.proto import metadata_store_pb2
@@ -12,10 +16,13 @@ from morph_tfx.pipelines.config import parse_config
 
 
 class Record:
-    """What ran, as TFX's launcher records it in the store of a metadata handle."""
+    """What ran, as TFX's launcher records it in the store of a metadata handle, with places on the disk."""
 
-    def __init__(self, handle: metadata.Metadata):
+    def __init__(self, handle: metadata.Metadata, directory: pathlib.Path, served: pathlib.Path):
         self._handle = handle
+        self._directory = directory
+        self._served = served
+        self._numbers = itertools.count(1)
 
     @property
     def store(self) -> mlmd.MetadataStore:
@@ -44,6 +51,18 @@ class Record:
         found = {name: [artifact] for name, artifact in outputs.items()}
         publish.publish_internal_execution(self._handle, contexts, execution.id, found)
 
+    def place(self, name: str) -> pathlib.Path:
+        """An empty directory, another one each time."""
+        directory = self._directory / f"{name}-{next(self._numbers)}"
+        directory.mkdir()
+        return directory
+
+    def saved_model(self, name: str, *below: str) -> pathlib.Path:
+        """A new directory that is, or has below it, a SavedModel that loads."""
+        directory = self.place(name)
+        shutil.copytree(self._served, directory.joinpath(*below), dirs_exist_ok=True)
+        return directory
+
     def _started(self, pipeline, step, inputs):
         contexts = [context_lib.register_context_if_not_exists(self._handle, "pipeline", pipeline)]
         execution = publish.register_execution(
@@ -55,12 +74,20 @@ class Record:
         return contexts, execution
 
 
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """A SavedModel that loads."""
+    from tests.pipelines import saved_models  # imports TensorFlow
+
+    return saved_models.save(tmp_path_factory.mktemp("served") / "model")
+
+
 @pytest.fixture
-def record():
+def record(served, tmp_path):
     config = metadata_store_pb2.ConnectionConfig()
     config.fake_database.SetInParent()
     with metadata.Metadata(config) as handle:
-        yield Record(handle)
+        yield Record(handle, tmp_path, served)
 
 
 def made(kind: type[Artifact], **properties: int | str) -> Artifact:

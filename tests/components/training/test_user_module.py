@@ -2,12 +2,18 @@
 
 import keras
 import pytest
+from tfx import types
 
 from morph_core import MorphError
-from morph_tfx.components.training import user_module
+from morph_tfx.components import MorphStructure, Retrainer
+from morph_tfx.components.training import inputs, user_module
+from tests.components.conftest import channel
 
 BUILD = "import keras\ndef build_model(hparams):\n    {body}\n"
 INPUT = "def input_fn(file_pattern, data_accessor, spec, batch_size):\n    return 'no dataset'\n"
+
+
+FLAG = "def input_fn(file_pattern, data_accessor, spec, batch_size, training):"
 
 
 def load(tmp_path, text):
@@ -82,11 +88,11 @@ def test_unnamed_layers_get_the_same_names_in_every_call(tmp_path):
 def test_input_fn_must_return_a_dataset_of_pairs(tmp_path):
     module = load(tmp_path, BUILD.format(body="return 1") + INPUT)
     with pytest.raises(MorphError, match=r"returned a str; expected a tf\.data\.Dataset"):
-        module.dataset([], None, None, 1)
+        module.dataset([], None, None, 1, training=True)
     pairs = "import tensorflow as tf\n" + INPUT.replace("'no dataset'", "tf.data.Dataset.from_tensors({'a': 1})")
     module = load(tmp_path, BUILD.format(body="return 1") + pairs)
     with pytest.raises(MorphError, match=r"expected tuples \(features, label\)"):
-        module.dataset([], None, None, 1)
+        module.dataset([], None, None, 1, training=True)
 
 
 def test_what_fails_in_the_users_own_code_is_told_with_its_line(tmp_path):
@@ -100,4 +106,63 @@ def test_what_fails_in_the_users_own_code_is_told_with_its_line(tmp_path):
     with pytest.raises(MorphError, match=r"build_model in .*theirs.py, line 6, fails: KeyError: 'widht'"):
         module.seed({"width": 3})
     with pytest.raises(MorphError, match=r"input_fn in .*theirs.py, line 10, fails: AttributeError: 'list' object"):
-        module.dataset([], None, None, 8)
+        module.dataset([], None, None, 8, training=True)
+
+
+FLAGGED = """
+import keras
+import tensorflow as tf
+def build_model(hparams): pass
+def input_fn(file_pattern, data_accessor, spec, batch_size{argument}):
+    value = {value}
+    return tf.data.Dataset.from_tensors(([value], [0]))
+"""
+
+
+@pytest.mark.parametrize("argument", [", training", ", training=False", ", *, training", ", *, training=True"])
+def test_an_input_fn_that_asks_is_told_whether_it_is_for_training(tmp_path, argument):
+    module = load(tmp_path, FLAGGED.format(argument=argument, value="int(training)"))
+    for training in (True, False):
+        features, _ = next(iter(module.dataset([], None, None, 8, training=training)))
+        assert features.numpy().tolist() == [int(training)]
+
+
+@pytest.mark.parametrize("argument", ["", ", seed=3", ", **options"])
+def test_an_input_fn_that_does_not_ask_is_called_as_ever(tmp_path, argument):
+    value = "len(options)" if "options" in argument else "0"
+    module = load(tmp_path, FLAGGED.format(argument=argument, value=value))
+    features, _ = next(iter(module.dataset([], None, None, 8, training=True)))
+    assert features.numpy().tolist() == [0]
+
+
+def test_an_argument_too_many_is_still_refused(tmp_path):
+    with pytest.raises(MorphError, match=r"maybe with a fifth argument named training"):
+        load(tmp_path, FLAGGED.format(argument=", augment", value="0"))
+
+
+def test_training_examples_are_read_for_training_and_all_others_are_not(examples, schema, module_file):
+    """What is compared and evaluated on must not be augmented."""
+    path = module_file(
+        "raw_digits",
+        ("def input_fn(file_pattern, data_accessor, spec, batch_size):", FLAG),
+    )
+    artifacts = {"examples": [examples], "schema": [schema]}
+    properties = Retrainer(
+        examples=channel(examples),
+        schema=channel(schema),
+        structure=types.Channel(type=MorphStructure),
+        module_file=path,
+        custom_config={"epochs": 1},
+    ).exec_properties
+    told = []
+    dataset = user_module.UserModule.dataset
+
+    def watched(self, files, *arguments, training):
+        told.append(("train" if "Split-train" in files[0] else "eval", training))
+        return dataset(self, files, *arguments, training=training)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(user_module.UserModule, "dataset", watched)
+        inputs.read(artifacts, properties)
+        inputs.read_evaluation(artifacts, properties)
+    assert told == [("train", True), ("eval", False), ("eval", False)]

@@ -1,12 +1,15 @@
 """The frontier: which networks no other one beats, and which one is taken."""
 
+import dataclasses
 import itertools
 import json
 import re
 
+import matplotlib.figure
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import morph_core as morph
 from morph_core import MorphError
@@ -70,7 +73,7 @@ def test_of_two_trainings_of_one_structure_the_verdict_says_by_how_much_they_dif
     found = frontier((points[0], points[1]), max_cost=1.0)
     assert found.verdict().startswith(f"Chosen: {chosen}, accuracy")
     assert found.verdict().endswith(f" {said}")
-    assert "worse" not in frontier(max_cost=0.75).verdict()
+    assert not re.search(r"learned \d+ % is .* worse", frontier(max_cost=0.75).verdict())
 
 
 def test_for_a_loss_less_is_better():
@@ -89,6 +92,74 @@ def test_a_gain_is_over_the_best_uniform_network_that_costs_no_more():
 def test_exactly_one_rule(rule):
     with pytest.raises(MorphError, match="exactly one of min_accuracy and max_cost"):
         frontier(**rule)
+
+
+def counted(examples: int, **accuracies: float):
+    """The points with as many examples; accuracies by label, with _ for spaces and without the sign."""
+    given = {label.replace("_", " ") + (" %" if label != "seed" else ""): value for label, value in accuracies.items()}
+    return tuple(
+        dataclasses.replace(point, accuracy=given.get(point.label, point.accuracy), examples=examples)
+        for point in POINTS
+    )
+
+
+def test_what_uniform_widths_beat_by_more_than_chance_is_not_chosen():
+    """On 10,000 examples a share of 0.9835 varies by 0.0013."""
+    points = counted(10_000, learned_50=0.9835, uniform_50=0.9858, learned_75=0.96)
+    found = frontier(points, max_cost=0.75)
+    assert found.chosen() is not None and found.chosen().label == "learned 25 %"
+    assert found.is_behind(points[2]) and found.is_behind(points[3]) and not found.is_behind(points[1])
+    verdict = found.verdict()
+    assert "beats by more than its standard error" in verdict
+    assert (
+        "learned 50 % (0.9835) was left out: uniform 50 % reached 0.9858 at 50.0 %, and its standard error is 0.0013."
+        in verdict
+    )
+    assert "uniform 25 % has 0.8500, 0.0500 worse. The seed has 0.9700." in verdict
+
+
+def test_where_uniform_widths_beat_all_nothing_is_chosen_and_the_verdict_says_by_what():
+    points = counted(10_000, uniform_25=0.96)
+    found = frontier(points, max_cost=0.75)
+    assert found.chosen() is None
+    assert found.verdict().startswith(
+        "Nothing was chosen: no learned network costs at most 75 % of the seed's flops and that no uniform network"
+    )
+    assert found.verdict().count("was left out: uniform 25 % reached 0.9600 at 24.0 %") == 3
+
+
+def test_a_difference_that_chance_explains_does_not_count():
+    """On 360 examples the same difference is a third of the standard error."""
+    points = counted(360, learned_50=0.9835, uniform_50=0.9858)
+    found = frontier(points, max_cost=0.6)
+    assert found.chosen() == points[2]
+    assert "uniform 50 % has 0.9858, 0.0023 better, within its standard error of 0.0067." in found.verdict()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "chosen"), [(0.0, "learned 25 %"), (0.0023, "learned 50 %"), (1.0, "learned 50 %")]
+)
+def test_how_far_behind_a_network_may_be_can_be_said(allowed, chosen):
+    points = counted(10_000, learned_50=0.9835, uniform_50=0.9858)
+    found = frontier(points, max_cost=0.6, max_behind_uniform=allowed).chosen()
+    assert found is not None and found.label == chosen
+
+
+def test_a_uniform_network_of_the_same_budget_counts_though_it_costs_a_little_more():
+    learned = Point("learned 50 %", "learned", 49.5, 0.495, 0.9, examples=10_000)
+    uniform = Point("uniform 50 %", "uniform", 50.0, 0.5, 0.95, examples=10_000)
+    assert frontier((learned, uniform), max_cost=0.5).chosen() is None
+    dearer = dataclasses.replace(uniform, cost=60.0, fraction=0.6)
+    assert frontier((learned, dearer), max_cost=0.5).chosen() == learned
+
+
+def test_of_a_loss_no_standard_error_is_known_so_it_is_told_only():
+    losses = tuple(Point(p.label, p.kind, p.cost, p.fraction, 1 - p.accuracy, examples=10_000) for p in POINTS)
+    worse = tuple(dataclasses.replace(p, accuracy=0.01) if p.kind == "uniform" else p for p in losses)
+    found = frontier(worse, higher_is_better=False, max_cost=0.6)
+    assert found.chosen() == worse[2]
+    assert "uniform 25 % has 0.0100, 0.0400 better" in found.verdict()
+    assert frontier(worse, higher_is_better=False, max_cost=0.6, max_behind_uniform=0.01).chosen() is None
 
 
 SOME = st.lists(
@@ -140,7 +211,8 @@ def test_the_json_says_all_of_it():
     assert {point["label"] for point in content["points"] if point["on_frontier"]} == {
         "seed", "learned 25 %", "learned 50 %", "uniform 25 %",
     }  # fmt: skip
-    assert content["choose"] == {"min_accuracy": 0.91, "max_cost": None}
+    assert content["choose"] == {"min_accuracy": 0.91, "max_cost": None, "max_behind_uniform": None}
+    assert not any(point["behind_uniform"] for point in content["points"])
 
 
 def test_the_page_holds_everything_and_escapes_names():
@@ -152,6 +224,38 @@ def test_the_page_holds_everything_and_escapes_names():
     assert "<svg" in page and 'id="frontier-chosen"' in page
     assert frontier_page.html(frontier(points, min_accuracy=0.91)) == page
     assert "No network was chosen" in frontier_page.html(frontier(min_accuracy=0.99))
+
+
+CROWDED = tuple(
+    Point(f"{kind} {percent} %", kind, float(percent), percent / 100, 0.98 + 0.0005 * number)
+    for number, (percent, kind) in enumerate(itertools.product((48, 50, 52, 75), ("learned", "uniform")))
+)
+
+
+@pytest.mark.parametrize("points", [POINTS, CROWDED, (*CROWDED, POINTS[0])])
+def test_no_label_of_the_picture_covers_another_or_a_mark_or_leaves_it(points):
+    figure = matplotlib.figure.Figure(figsize=(960 / 72, 460 / 72), dpi=72)
+    axes = figure.add_axes((0.08, 0.13, 0.89, 0.82))
+    found = frontier(points, max_cost=1)
+    axes.plot([100 * p.fraction for p in points], [p.accuracy for p in points], "o")
+    axes.margins(x=0.12, y=0.16)
+    labels = frontier_page.label_points(axes, found)
+    boxes = [label.get_window_extent(FigureCanvasAgg(figure).get_renderer()) for label in labels]
+    assert [label.get_text() for label in labels] == [point.label for point in points]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    for box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 960 and box.y1 <= 460
+        for p in points:
+            x, y = axes.transData.transform((100 * p.fraction, p.accuracy))
+            assert not (box.x0 < x < box.x1 and box.y0 < y < box.y1)
+
+
+def test_headings_of_the_table_take_several_lines_so_that_no_column_is_cut_off():
+    """In one line each, seven of them are wider than the page with a metric such as this one."""
+    page = frontier_page.html(Frontier(POINTS, "activation_memory", "sparse_categorical_accuracy", max_cost=1))
+    assert '<table class="points">' in page
+    assert re.search(r"\.points th, \.points td \{ white-space: normal; \}", page)
 
 
 @pytest.mark.parametrize("cost", ["flops", "params"])

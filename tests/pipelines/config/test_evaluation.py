@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.pipelines.config.sample import expect_refusal
+from tests.pipelines.config.sample import config_of, expect_refusal
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,21 @@ from tests.pipelines.config.sample import expect_refusal
 )
 def test_exactly_one_bound_and_one_rule_are_expected(changes, parts):
     expect_refusal(changes, parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (("target:", "budgets: [0.5]", "choose: {max_cost: 0.5}"), ["compare: with 'budgets'", "leave compare out"]),
+        (("target:", "strength: 0.1"), ["compare: uniform widths are made for one fraction", "target: 0.5"]),
+        (("target: {flops: 0.5, params: 0.6}",), ["compare: uniform widths are made for one fraction"]),
+        (("expand_to: 1.5",), ["compare: expand_to widens the last structure to 1.5"]),
+        (("retrain: {epochs: 2}", "finish: both"), ["compare: ", "with finish: both"]),
+    ],
+)
+def test_there_is_one_network_of_uniform_widths_to_compare_with(changes, parts):
+    expect_refusal((*changes, "compare: true"), parts)
+
+
+def test_one_target_is_compared_when_that_is_asked_for():
+    assert config_of("compare: true").compare and not config_of().compare

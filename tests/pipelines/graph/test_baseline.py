@@ -1,20 +1,27 @@
 """The baseline is the latest blessed model other than the one that is evaluated, whichever pipeline made it."""
 
+import pathlib
+import shutil
+
 from tfx.types import standard_artifacts
 
 from morph_tfx.pipelines.graph.baseline import LatestOtherBlessedModel
+from tests.pipelines import saved_models
 from tests.pipelines.conftest import made
 
 
 def model(record, pipeline: str = "digits", blessed: bool | None = True, pushed: bool = True):
     """A model; evaluated unless `blessed` is None, and then pushed when it is blessed."""
     artifact = made(standard_artifacts.Model)
+    artifact.uri = str(record.saved_model("model", "Format-Serving"))
     record.step(pipeline, "Retrainer", {}, model=artifact)
     if blessed is not None:
         blessing = made(standard_artifacts.ModelBlessing, current_model_id=artifact.id, blessed=int(blessed))
         record.step(pipeline, "Evaluator", {"model": artifact}, blessing=blessing)
         if pushed:
             result = made(standard_artifacts.PushedModel, pushed=int(blessed))
+            if blessed:
+                result.set_string_custom_property("pushed_destination", str(record.saved_model("version")))
             record.step(pipeline, "Pusher", {"model": artifact, "model_blessing": blessing}, pushed_model=result)
     return artifact
 
@@ -43,6 +50,22 @@ def test_the_latest_other_blessed_model_is_the_baseline(record):
 def test_a_model_that_was_not_blessed_is_no_baseline(record):
     first, _ = model(record), model(record, blessed=False)
     assert resolve(record, model(record, blessed=None)) == [first.id]
+
+
+def test_a_model_that_is_not_where_it_was_pushed_to_any_more_is_no_baseline(record, tmp_path, capsys):
+    first, _ = model(record), model(record)
+    *_, newest = sorted(tmp_path.glob("version-*"), key=lambda path: int(path.name.split("-")[1]))
+    shutil.rmtree(newest)
+    assert resolve(record, model(record, blessed=None)) == [first.id]
+    assert f"{newest} was pushed, and is passed over: it is not there." in capsys.readouterr().out
+
+
+def test_a_model_that_does_not_load_is_no_baseline(record, capsys):
+    """What Evaluator would read is the artifact, and not what was pushed."""
+    first, second = model(record), model(record)
+    saved_models.truncate(pathlib.Path(second.uri) / "Format-Serving" / "saved_model.pb")
+    assert resolve(record, model(record, blessed=None)) == [first.id]
+    assert "is passed over as the model to compare with: it cannot be loaded" in capsys.readouterr().out
 
 
 def test_a_network_that_was_blessed_to_compare_with_only_is_no_baseline(record):

@@ -273,3 +273,31 @@ def test_the_bounds_go_the_way_in_which_the_metric_is_better(evaluate, bound, ch
     assert threshold.change_threshold.direction == getattr(tfma.MetricDirection, direction)
     alone = eval_config(EvaluateConfig(**evaluate), "digit", compare=False).metrics_specs[0].metrics[0].threshold
     assert not alone.HasField("change_threshold")
+
+
+@pytest.mark.parametrize(
+    ("finish", "trained"), [("", '"batch_size": 16'), ("finish: in_place\n", '"epochs": 9')], ids=["scratch", "place"]
+)
+def test_what_is_compared_with_is_trained_as_long_as_the_final_model_and_pushed_by_nobody(finish, trained):
+    text = TEXT.replace("expand_to: [1.0, 0.5]", "expand_to: [1.0, null]")
+    if finish:
+        text = text.replace("retrain: {steps: 100, batch_size: 16}", "retrain: {epochs: 6, batch_size: 64}")
+    nodes = nodes_of(text + finish + "compare: true\n")
+    assert set(nodes) - set(nodes_of(text + finish)) == {
+        f"{kind}-{name}" for kind in ("UniformWidths", "Retrainer", "Evaluator") for name in ("uniform-35", "seed")
+    }
+    for name, target in (("uniform-35", 0.35), ("seed", 1.0)):
+        assert nodes[f"UniformWidths-{name}"].exec_properties["target"] == target
+        retrainer, evaluator = nodes[f"Retrainer-{name}"], nodes[f"Evaluator-{name}"]
+        assert source_of(retrainer.inputs["structure"]) == (f"UniformWidths-{name}", "structure")
+        assert trained in retrainer.exec_properties["custom_config"]
+        assert source_of(evaluator.inputs["model"]) == (f"Retrainer-{name}", "model")
+        assert "baseline_model" not in evaluator.inputs
+    order = list(nodes)
+    assert order.index("Pusher") < order.index("UniformWidths-uniform-35")
+    assert all(order.index(up.id) < order.index(node.id) for node in nodes.values() for up in node.upstream_nodes)
+
+
+def test_the_network_to_compare_with_costs_what_the_final_one_does():
+    nodes = nodes_of(TEXT + "compare: true\n")
+    assert nodes["UniformWidths-uniform-50"].exec_properties["target"] == 0.5  # expand_to widens to it
