@@ -25,6 +25,9 @@ from ..graph.module_files import check_functions, without_wheels
 from . import job
 from .notes import notes_on
 
+_LOOK_OUTSIDE = frozenset({"PushedStructure", "ImportedModel", "ImportedStructure"})
+"""Components whose parameters stay the same when what they read changes."""
+
 
 def compile_pipeline(
     config: PipelineConfig,
@@ -85,7 +88,7 @@ def compile_pipeline(
     spec["defaultPipelineRoot"] = on_cluster.pipeline_root
     kinds = {node.id: type(node).__name__ for node in built.components}
     platform = apply_settings(spec, config, kubeflow, kinds)
-    job.adapt(spec, fresh=[name for name, kind in kinds.items() if kind == "PushedStructure"])
+    job.adapt(spec, fresh=[name for name, kind in kinds.items() if kind in _LOOK_OUTSIDE])
     documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
     notes = notes_on(config, kubeflow, pipeline)
     text = _header(built.id, notes) + "---\n".join(documents)
@@ -110,6 +113,9 @@ def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineCon
             "data": config.data.model_copy(update={"path": kubeflow.data_path or config.data.path}),
             "push_to": kubeflow.push_to or config.push_to,
             "checkpoint_dir": kubeflow.checkpoint_dir,
+            "retrain_pipeline": config.retrain_pipeline.model_copy(
+                update={"structure": kubeflow.structure or config.retrain_pipeline.structure}
+            ),
             **({} if kubeflow.beam is None else {"beam": kubeflow.beam, "beam_args": ()}),
             "module_file": in_image(config.module_file),
             "transform_module_file": in_image(config.preprocessing_file),
