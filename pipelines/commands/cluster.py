@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
-job_options = (
-    click.option("--config", "config_file", type=FILE, help="The configuration whose pipeline is compiled."),
-    pipeline_option,
-    click.option("--job", "job_file", type=FILE, help="A job of 'morph-tfx compile', instead of a configuration."),
+config_file_option = click.option(
+    "--config", "config_file", type=FILE, help="The configuration whose pipeline is compiled."
 )
+job_file_option = click.option(
+    "--job", "job_file", type=FILE, help="A job of 'morph-tfx compile', instead of a configuration."
+)
+job_options = (config_file_option, pipeline_option, job_file_option)
 connection_options = (
     click.option(
         "--endpoint",

@@ -13,7 +13,7 @@ from typing import Any
 import kfp_server_api
 
 from .api import KubeflowApi
-from .upload import Job, Version, upload, version_of, version_reference
+from .upload import Job, Version, runtime_config, upload, version_of, version_reference
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def experiment_id(api: KubeflowApi, name: str) -> str:
 
     body = kfp_server_api.V2beta1Experiment(display_name=name, **api.scope)
     what = f"create the experiment {name!r}"
-    found, _ = api.create(what, find, api.experiments.experiment_service_create_experiment, body)
+    make = api.experiments.experiment_service_create_experiment
+    found, _ = api.create(what, find, make, body, key="experiment_id")
     return found.experiment_id
 
 
@@ -71,11 +72,14 @@ def submit(
         display_name=name,
         experiment_id=experiment_,
         pipeline_version_reference=version_reference(version.pipeline_id, version.version_id),
-        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={}),
+        runtime_config=runtime_config(job.root),
         service_account=service_account,
     )
     what = f"start the run {name!r}"
-    started, made = api.create(what, lambda: next(iter(runs()), None), api.runs.run_service_create_run, body)
+    again = f"Give the command with --run-name {name}, which starts no second run."
+    started, made = api.create(
+        what, lambda: next(iter(runs()), None), api.runs.run_service_create_run, body, key="run_id", again=again
+    )
     if made:
         # A request that timed out can be executed after we looked for its effect and asked again.
         first, *surplus = runs() or [started]

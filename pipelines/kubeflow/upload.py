@@ -22,11 +22,20 @@ from .api import KubeflowApi
 
 @dataclass(frozen=True)
 class Job:
-    """A compiled job: its file, the pipeline it belongs to, and the name of its content."""
+    """A compiled job.
+
+    Attributes:
+        path: its file.
+        pipeline: the pipeline it belongs to.
+        version: the name of its content.
+        root: address of its artifacts, or None for the cluster's own; each request that starts a run has to name it,
+            for the server does not look for it in the job.
+    """
 
     path: Path
     pipeline: str
     version: str
+    root: str | None = None
 
     @classmethod
     def load(cls, path: Path) -> Job:
@@ -51,7 +60,12 @@ class Job:
         if path.suffix not in (".yaml", ".yml"):
             raise MorphError(f"--job: expected a file name that ends in .yaml, got {path}. The API takes no other.")
         content = json.dumps(documents, sort_keys=True, separators=(",", ":"))
-        return cls(path, name, f"{name[:48]}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
+        return cls(
+            path,
+            name,
+            f"{name[:48]}-{hashlib.sha256(content.encode()).hexdigest()[:12]}",
+            spec.get("defaultPipelineRoot") or None,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,16 +85,15 @@ def upload(api: KubeflowApi, job: Job) -> Version:
         MorphError: as `KubeflowApi.call`.
     """
     pipelines = api.pipelines
-
-    def pipeline() -> Any:
-        listed = pipelines.pipeline_service_list_pipelines
-        return next(api.each("look for the pipeline", listed, "pipelines", job.pipeline, **api.scope), None)
-
     body: Any = kfp_server_api.V2beta1Pipeline(display_name=job.pipeline, **api.scope)
     if "name" in body.openapi_types:  # newer servers tell the two apart
         body.name = job.pipeline
     found, _ = api.create(
-        f"create the pipeline {job.pipeline!r}", pipeline, pipelines.pipeline_service_create_pipeline, body
+        f"create the pipeline {job.pipeline!r}",
+        lambda: pipeline_named(api, job.pipeline),
+        pipelines.pipeline_service_create_pipeline,
+        body,
+        key="pipeline_id",
     )
 
     def version() -> Any:
@@ -95,8 +108,24 @@ def upload(api: KubeflowApi, job: Job) -> Version:
         str(job.path),
         name=job.version,
         pipelineid=found.pipeline_id,
+        key="pipeline_version_id",
     )
     return Version(found.pipeline_id, stored.pipeline_version_id, job.version, uploaded)
+
+
+def pipeline_named(api: KubeflowApi, name: str) -> Any:
+    """The pipeline of this name, or None where nothing was uploaded under it.
+
+    Raises:
+        MorphError: as `KubeflowApi.call`.
+    """
+    listed = api.pipelines.pipeline_service_list_pipelines
+    return next(api.each("look for the pipeline", listed, "pipelines", name, **api.scope), None)
+
+
+def runtime_config(root: str | None) -> Any:
+    """What a run is started with beside its job."""
+    return kfp_server_api.V2beta1RuntimeConfig(parameters={}, pipeline_root=root)
 
 
 def version_reference(pipeline_id: str, version_id: str) -> Any:
