@@ -49,6 +49,14 @@ connection_options = (
     ),
     click.option("--ca-file", type=FILE, help="Certificates (PEM) that the server's is checked with."),
 )
+parameters_option = click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value that a run is given in the place of the configuration's, such as retrain_epochs=60; may be repeated. "
+    "'morph-tfx compile' says which there are.",
+)
 experiment_option = click.option("--experiment", help="The experiment of the runs; default: the pipeline's name.")
 service_account_option = click.option("--service-account", help="Kubernetes service account that the steps run as.")
 

@@ -16,6 +16,7 @@ from .cluster import (
     experiment_option,
     job_file_option,
     loaded,
+    parameters_option,
     say_version,
     service_account_option,
     setting_of,
@@ -86,7 +87,7 @@ def schedule() -> None:
 
 
 @schedule.command()
-@options(_job_options, _cron(required=True))
+@options(_job_options, parameters_option, _cron(required=True))
 @click.option("--name", help="Name of the schedule; default: the pipeline's name.")
 @options(_max_concurrency(1), _catch_up(False))
 @click.option("--disabled", is_flag=True, help="Create it, but let it start nothing yet.")
@@ -96,6 +97,7 @@ def create(
     config_file: Path | None,
     pipeline: PipelineKind | None,
     job_file: Path | None,
+    parameters: tuple[str, ...],
     cron: str,
     name: str | None,
     max_concurrency: int,
@@ -119,11 +121,12 @@ def create(
     api = connect(config, connection)
     from ..kubeflow.runs import experiment_id
     from ..kubeflow.schedule import Settings, put_schedule, schedules_of_ours
-    from ..kubeflow.upload import upload
+    from ..kubeflow.upload import upload, values_of
 
     if config is not None and job_file is None:
         _check_before_compiling(api, config, pipeline, name)
     with compiled_job(config, pipeline or "morph", job_file, verbose) as job:
+        values = values_of(job, parameters)
         schedules_of_ours(api, name or job.pipeline)  # one of somebody else is found before anything is uploaded
         version = upload(api, job)
         settings = Settings(
@@ -135,6 +138,7 @@ def create(
             catch_up=catch_up,
             service_account=service_account or setting_of(config, "service_account"),
             root=job.root,
+            parameters=values,
         )
         made, changed = put_schedule(api, name or job.pipeline, settings, enabled=not disabled)
     say_version(version)
@@ -143,7 +147,14 @@ def create(
 
 @schedule.command()
 @click.argument("name")
-@options(_job_options, _cron(required=False), _max_concurrency(None), _catch_up(None), service_account_option)
+@options(
+    _job_options,
+    parameters_option,
+    _cron(required=False),
+    _max_concurrency(None),
+    _catch_up(None),
+    service_account_option,
+)
 @options(connection_options, verbose_option)
 @command
 def update(
@@ -151,6 +162,7 @@ def update(
     config_file: Path | None,
     pipeline: PipelineKind | None,
     job_file: Path | None,
+    parameters: tuple[str, ...],
     cron: str | None,
     max_concurrency: int | None,
     catch_up: bool | None,
@@ -168,6 +180,8 @@ def update(
         raise click.UsageError("--pipeline names one of the pipelines of --config; --job is a job already.")
     from ..kubeflow.cron import kubeflow_cron
 
+    if parameters and pipeline is None and job_file is None:
+        raise click.UsageError("--parameter needs the job that has them: --config and --pipeline, or --job.")
     given: dict[str, Any] = {
         "cron": kubeflow_cron(cron) if cron is not None else None,
         "max_concurrency": max_concurrency,
@@ -185,15 +199,17 @@ def update(
     api = connect(config, connection)
 
     from ..kubeflow.schedule import existing_schedules, schedules_of_ours, update_schedule
-    from ..kubeflow.upload import upload
+    from ..kubeflow.upload import upload, values_of
 
     # A wrong address, credential or name is found before anything is compiled or uploaded.
-    existing_schedules(api, name)
+    current = existing_schedules(api, name)[-1].settings
     schedules_of_ours(api, name)
     if other_job:
         with compiled_job(config, pipeline or "morph", job_file, verbose) as job:
+            kept = {name: value for name, value in current.parameters.items() if name in job.parameters}
+            changes |= {"root": job.root, "parameters": {**kept, **values_of(job, parameters)}}
             version = upload(api, job)
-            changes |= {"pipeline_id": version.pipeline_id, "version_id": version.version_id, "root": job.root}
+            changes |= {"pipeline_id": version.pipeline_id, "version_id": version.version_id}
         say_version(version)
 
     def changed(settings: Settings) -> Settings:

@@ -24,6 +24,7 @@ from ..config import KubeflowConfig, PipelineConfig, PipelineKind
 from ..graph.module_files import check_functions, without_wheels
 from . import job
 from .notes import notes_on
+from .parameters import declare, parameters_of
 
 _LOOK_OUTSIDE = frozenset({"PushedStructure", "ImportedModel", "ImportedStructure"})
 """Components whose parameters stay the same when what they read changes."""
@@ -87,10 +88,12 @@ def compile_pipeline(
     spec = job.compiled(built, kubeflow.image)
     spec["defaultPipelineRoot"] = on_cluster.pipeline_root
     kinds = {node.id: type(node).__name__ for node in built.components}
+    offered = parameters_of(on_cluster, pipeline)
+    declare(spec, offered, kinds)
     platform = apply_settings(spec, config, kubeflow, kinds)
     job.adapt(spec, fresh=[name for name, kind in kinds.items() if kind in _LOOK_OUTSIDE])
     documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
-    notes = notes_on(config, kubeflow, pipeline)
+    notes = notes_on(config, kubeflow, pipeline, offered)
     text = _header(built.id, notes) + "---\n".join(documents)
     components.load_component_from_text(text)  # raises if the kfp SDK cannot read what we are about to hand out
     _write(output, text)

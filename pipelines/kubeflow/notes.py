@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import KubeflowConfig, PipelineConfig, PipelineKind, is_uri
 from ..config.location import only_the_launcher_reads
 from ..config.steps import TRAINING
+from .parameters import Parameter
 
 
-def notes_on(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineKind) -> list[str]:
+def notes_on(
+    config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineKind, parameters: Sequence[Parameter]
+) -> list[str]:
     """What this job does that its reader may not expect, one sentence or two each."""
     files = sorted({Path(config.module_file).name, Path(config.preprocessing_file).name})
     notes = [f"The image must hold {' and '.join(files)} in {kubeflow.module_dir}."]
@@ -71,4 +75,6 @@ def notes_on(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: Pipelin
             )
         elif path is not None and only_the_launcher_reads(path):
             notes.append(f"{key} is {path}, which must be an artifact of an earlier run: only Kubeflow reads there.")
+    listed = ", ".join(f"{one.name} ({one.default if one.default != '' else 'the newest'})" for one in parameters)
+    notes.append(f"A run may be given other values, by the user interface or --parameter NAME=VALUE: {listed}.")
     return notes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,7 @@ def submit(
     experiment: str | None = None,
     run_name: str | None = None,
     service_account: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Run:
     """Uploads a job and starts one run of it.
 
@@ -54,6 +56,7 @@ def submit(
         experiment: the experiment that the run belongs to; by default it is named after the pipeline.
         run_name: by default one that no other run has. With a name of your own, a run of this job that has it already
             is the run that is meant, and none is started.
+        parameters: values that this run is given, by name, as `values_of` makes them.
 
     Raises:
         MorphError: as `KubeflowApi.call`.
@@ -72,7 +75,7 @@ def submit(
         display_name=name,
         experiment_id=experiment_,
         pipeline_version_reference=version_reference(version.pipeline_id, version.version_id),
-        runtime_config=runtime_config(job.root),
+        runtime_config=runtime_config(job.root, parameters or {}),
         service_account=service_account,
     )
     what = f"start the run {name!r}"

@@ -13,8 +13,8 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import kfp_server_api
@@ -40,9 +40,11 @@ class Settings:
     catch_up: bool = False
     service_account: str | None = None
     root: str | None = None  # address of the artifacts; None is the cluster's own
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # values that its runs are given
 
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        asked = {**asdict(self), "parameters": {name: _plain(value) for name, value in self.parameters.items()}}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def as_asked_for(self, mark: str | None) -> Settings:
         """These settings without what the server has filled in by itself, where that is what `mark` is the hash of."""
@@ -77,6 +79,7 @@ class Schedule:
             "pipeline_id": self.settings.pipeline_id,
             "version_id": self.settings.version_id,
             "experiment_id": self.settings.experiment_id,
+            "parameters": dict(self.settings.parameters),
             "created_at": self.created_at.isoformat(),
             "by_morph_tfx": self.mark is not None,
         }
@@ -221,7 +224,7 @@ def _recurring_run(name: str, settings: Settings, digest: str, *, enabled: bool,
         description=f"Managed by 'morph-tfx schedule'; changes made elsewhere are lost. [morph-tfx {digest} {state}]",
         experiment_id=settings.experiment_id,
         pipeline_version_reference=version_reference(settings.pipeline_id, settings.version_id),
-        runtime_config=runtime_config(settings.root),
+        runtime_config=runtime_config(settings.root, settings.parameters),
         service_account=settings.service_account,
         max_concurrency=str(settings.max_concurrency),
         no_catchup=not settings.catch_up,
@@ -234,6 +237,7 @@ def _schedule(recurring_run: Any) -> Schedule:
     mark = _MARK.search(recurring_run.description or "")
     trigger = recurring_run.trigger.cron_schedule if recurring_run.trigger else None
     pipeline_id, version_id = version_of(recurring_run)
+    config = recurring_run.runtime_config
     settings = Settings(
         cron=(trigger.cron if trigger else None) or "periodic",
         pipeline_id=pipeline_id,
@@ -242,7 +246,8 @@ def _schedule(recurring_run: Any) -> Schedule:
         max_concurrency=int(recurring_run.max_concurrency or 0),
         catch_up=not recurring_run.no_catchup,
         service_account=recurring_run.service_account or None,
-        root=(recurring_run.runtime_config.pipeline_root if recurring_run.runtime_config else None) or None,
+        root=(config.pipeline_root if config else None) or None,
+        parameters={name: _plain(value) for name, value in ((config.parameters if config else None) or {}).items()},
     ).as_asked_for(mark["settings"] if mark else None)
     return Schedule(
         id=recurring_run.recurring_run_id,
@@ -253,3 +258,8 @@ def _schedule(recurring_run: Any) -> Schedule:
         mark=mark["settings"] if mark else None,
         meant_enabled=mark is None or mark["state"] == "enabled",
     )
+
+
+def _plain(value: Any) -> Any:
+    """A value as it was sent: the API's numbers are all floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

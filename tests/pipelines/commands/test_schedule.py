@@ -169,3 +169,44 @@ def test_a_new_schedule_runs_the_search_and_again_does_so(invoke, server, config
     for said in ("Set up the schedule flowers", "Nothing to do: there is the schedule flowers"):
         assert said in invoke("schedule", "--cron", "@weekly", "--config", config())
     assert compilations == ["morph", "morph"]
+
+
+WITH_PARAMETERS = {
+    "root": {
+        "dag": {"tasks": {}},
+        "inputDefinitions": {
+            "parameters": {
+                "retrain_epochs": {"parameterType": "NUMBER_INTEGER", "defaultValue": 30},
+                "span": {"parameterType": "STRING", "defaultValue": ""},
+            }
+        },
+    }
+}
+
+
+def with_parameters(path):
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **WITH_PARAMETERS}))
+    return path
+
+
+def test_a_schedule_hands_its_runs_what_they_are_told(invoke, server, job):
+    create = ["schedule", "--cron", "@daily", "--job", with_parameters(job)]
+    invoke(*create, "--parameter", "retrain_epochs=60", "--parameter", "span=7")
+    [stored] = schedules_of(server)
+    assert stored["runtime_config"]["parameters"] == {"retrain_epochs": 60, "span": "7"}
+    stored["runtime_config"]["parameters"]["retrain_epochs"] = 60.0  # as the API gives numbers back
+    again = invoke(*create, "--parameter", "span=7", "--parameter", "retrain_epochs=60")
+    assert "Nothing to do: there is the schedule digits" in again
+    invoke("schedule", "update", "digits", "--cron", "@weekly")
+    assert schedules_of(server)[0]["runtime_config"]["parameters"] == {"retrain_epochs": 60, "span": "7"}
+    invoke("schedule", "update", "digits", "--job", job, "--parameter", "span=8")
+    assert schedules_of(server)[0]["runtime_config"]["parameters"] == {"retrain_epochs": 60, "span": "8"}
+    [listed] = json.loads(invoke("schedule", "list", "--json"))
+    assert listed["parameters"] == {"retrain_epochs": 60, "span": "8"}
+
+
+def test_an_unknown_parameter_changes_nothing(invoke, server, job):
+    invoke("schedule", "--cron", "@daily", "--job", with_parameters(job), "--parameter", "epochs=1", exit_code=2)
+    assert server.requests == []
+    said = invoke("schedule", "update", "digits", "--parameter", "span=1", exit_code=2)
+    assert "--parameter needs the job that has them" in said
