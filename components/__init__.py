@@ -11,6 +11,7 @@ try:
     from .calibrator import DeviceCalibrator
     from .exporter import ExportedModel, Exporter
     from .frontier import Frontier, MorphFrontier
+    from .imported import ImportedModel, ImportedStructure
     from .morph_trainer import MorphTrainer
     from .pushed_structure import PushedStructure
     from .retrainer import Retrainer
@@ -32,6 +33,8 @@ __all__ = [
     "ExportedModel",
     "Exporter",
     "Frontier",
+    "ImportedModel",
+    "ImportedStructure",
     "MorphFrontier",
     "MorphStructure",
     "MorphTrainer",

@@ -38,6 +38,7 @@ GIVES = {
         "exporter": "files for devices",
         "structure_exporter": "MorphStructure artifact",
         "frontier": "which model to push",
+        "imported": "what lies at a path",
         "morph_trainer": "a learned structure",
         "pushed_structure": "the newest structure",
         "retrainer": "a SavedModel",
@@ -56,11 +57,12 @@ GIVES = {
 PLACES = {
     "_version": 0.86, "errors": 0.14, "arrays": 0.86,
     "training": 0.3, "artifacts": 0.75, "calibrator": 0.1, "exporter": 0.54, "structure_exporter": 0.75,
-    "morph_trainer": 0.1, "retrainer": 0.3, "uniform_widths": 0.5, "frontier": 0.7, "pushed_structure": 0.9,
+    "morph_trainer": 0.03, "retrainer": 0.218, "uniform_widths": 0.406, "frontier": 0.594, "pushed_structure": 0.782,
+    "imported": 0.97,
     "config": 0.09, "account": 0.86, "graph": 0.32, "kubeflow": 0.6, "local": 0.86, "commands": 0.73,
 }  # fmt: skip
 
-WIDTH, MARGIN, BOX, ROW, GAP, HEAD = 1080, 20, (176, 44), 84, 40, 26
+WIDTH, MARGIN, BOX, ROW, GAP, HEAD = 1080, 20, (160, 44), 84, 40, 26
 LANE = 90  # beside the components, for what goes from the core to the pipelines
 STYLE = """
     svg { font-family: system-ui, 'DejaVu Sans', sans-serif; }

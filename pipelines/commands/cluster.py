@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
-job_options = (
-    click.option("--config", "config_file", type=FILE, help="The configuration whose pipeline is compiled."),
-    pipeline_option,
-    click.option("--job", "job_file", type=FILE, help="A job of 'morph-tfx compile', instead of a configuration."),
+config_file_option = click.option(
+    "--config", "config_file", type=FILE, help="The configuration whose pipeline is compiled."
 )
+job_file_option = click.option(
+    "--job", "job_file", type=FILE, help="A job of 'morph-tfx compile', instead of a configuration."
+)
+job_options = (config_file_option, pipeline_option, job_file_option)
 connection_options = (
     click.option(
         "--endpoint",
@@ -46,6 +48,14 @@ connection_options = (
         "the cookies in KFP_COOKIE.",
     ),
     click.option("--ca-file", type=FILE, help="Certificates (PEM) that the server's is checked with."),
+)
+parameters_option = click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value that a run is given in the place of the configuration's, such as retrain_epochs=60; may be repeated. "
+    "'morph-tfx compile' says which there are.",
 )
 experiment_option = click.option("--experiment", help="The experiment of the runs; default: the pipeline's name.")
 service_account_option = click.option("--service-account", help="Kubernetes service account that the steps run as.")

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from .cluster import (
     FILE,
     compiled_job,
+    config_file_option,
     connect,
     connection_options,
     experiment_option,
-    job_options,
+    job_file_option,
     loaded,
+    parameters_option,
     say_version,
     service_account_option,
     setting_of,
@@ -22,10 +24,19 @@ from .cluster import (
 from .command import click, command, options, start, verbose_option
 
 if TYPE_CHECKING:
-    from ..config import PipelineKind
+    from ..config import PipelineConfig, PipelineKind
+    from ..kubeflow.api import KubeflowApi
     from ..kubeflow.schedule import Schedule, Settings
 
 
+# Without a default: what is scheduled changes only where somebody says so.
+_pipeline = click.option(
+    "--pipeline",
+    type=click.Choice(["morph", "retrain"]),
+    help="morph: search for a structure; a new schedule does, if you do not say. retrain: train the latest pushed "
+    "structure anew, on the newest data.",
+)
+_job_options = (config_file_option, _pipeline, job_file_option)
 _connection_file = click.option("--config", "config_file", type=FILE, help="Take kubeflow_api from this configuration.")
 
 
@@ -76,7 +87,7 @@ def schedule() -> None:
 
 
 @schedule.command()
-@options(job_options, _cron(required=True))
+@options(_job_options, parameters_option, _cron(required=True))
 @click.option("--name", help="Name of the schedule; default: the pipeline's name.")
 @options(_max_concurrency(1), _catch_up(False))
 @click.option("--disabled", is_flag=True, help="Create it, but let it start nothing yet.")
@@ -84,8 +95,9 @@ def schedule() -> None:
 @command
 def create(
     config_file: Path | None,
-    pipeline: PipelineKind,
+    pipeline: PipelineKind | None,
     job_file: Path | None,
+    parameters: tuple[str, ...],
     cron: str,
     name: str | None,
     max_concurrency: int,
@@ -98,7 +110,8 @@ def create(
 ) -> None:
     """Create a schedule, or make the one of this name what is asked for here.
 
-    Given twice, there is one schedule.
+    Given twice, there is one schedule. One that runs another pipeline goes over to this one only if you name it, by
+    --pipeline or --job.
     """
     start(verbose)
     from ..kubeflow.cron import kubeflow_cron
@@ -107,10 +120,14 @@ def create(
     config = loaded(config_file)
     api = connect(config, connection)
     from ..kubeflow.runs import experiment_id
-    from ..kubeflow.schedule import Settings, put_schedule
-    from ..kubeflow.upload import upload
+    from ..kubeflow.schedule import Settings, put_schedule, schedules_of_ours
+    from ..kubeflow.upload import upload, values_of
 
-    with compiled_job(config, pipeline, job_file, verbose) as job:
+    if config is not None and job_file is None:
+        _check_before_compiling(api, config, pipeline, name)
+    with compiled_job(config, pipeline or "morph", job_file, verbose) as job:
+        values = values_of(job, parameters)
+        schedules_of_ours(api, name or job.pipeline)  # one of somebody else is found before anything is uploaded
         version = upload(api, job)
         settings = Settings(
             cron=fields,
@@ -120,6 +137,8 @@ def create(
             max_concurrency=max_concurrency,
             catch_up=catch_up,
             service_account=service_account or setting_of(config, "service_account"),
+            root=job.root,
+            parameters=values,
         )
         made, changed = put_schedule(api, name or job.pipeline, settings, enabled=not disabled)
     say_version(version)
@@ -128,14 +147,22 @@ def create(
 
 @schedule.command()
 @click.argument("name")
-@options(job_options, _cron(required=False), _max_concurrency(None), _catch_up(None), service_account_option)
+@options(
+    _job_options,
+    parameters_option,
+    _cron(required=False),
+    _max_concurrency(None),
+    _catch_up(None),
+    service_account_option,
+)
 @options(connection_options, verbose_option)
 @command
 def update(
     name: str,
     config_file: Path | None,
-    pipeline: PipelineKind,
+    pipeline: PipelineKind | None,
     job_file: Path | None,
+    parameters: tuple[str, ...],
     cron: str | None,
     max_concurrency: int | None,
     catch_up: bool | None,
@@ -145,32 +172,45 @@ def update(
 ) -> None:
     """Change the schedule NAME: the options that are given; the rest stays as it is.
 
-    With --config or --job the schedule goes over to that job.
+    The schedule goes over to another job with --job, or with --config and --pipeline. With --config alone it keeps its
+    job, and the file says how to reach the cluster.
     """
     start(verbose)
+    if pipeline is not None and (config_file is None or job_file is not None):
+        raise click.UsageError("--pipeline names one of the pipelines of --config; --job is a job already.")
     from ..kubeflow.cron import kubeflow_cron
 
-    changes: dict[str, Any] = {
+    if parameters and pipeline is None and job_file is None:
+        raise click.UsageError("--parameter needs the job that has them: --config and --pipeline, or --job.")
+    given: dict[str, Any] = {
         "cron": kubeflow_cron(cron) if cron is not None else None,
         "max_concurrency": max_concurrency,
         "catch_up": catch_up,
         "service_account": service_account,
     }
+    changes = {key: value for key, value in given.items() if value is not None}
+    other_job = pipeline is not None or job_file is not None
+    if not changes and not other_job:
+        raise click.UsageError(
+            "Nothing to change: give --cron, --job or another option. With --config, name the pipeline that the "
+            "schedule is to run as it is configured now: --pipeline morph or --pipeline retrain."
+        )
     config = loaded(config_file)
     api = connect(config, connection)
 
-    from ..kubeflow.schedule import list_schedules, update_schedule
-    from ..kubeflow.upload import upload
+    from ..kubeflow.schedule import existing_schedules, schedules_of_ours, update_schedule
+    from ..kubeflow.upload import upload, values_of
 
-    if config is not None or job_file is not None:
-        list_schedules(api, name)  # a wrong address or credential is found before anything is compiled
-        with compiled_job(config, pipeline, job_file, verbose) as job:
+    # A wrong address, credential or name is found before anything is compiled or uploaded.
+    current = existing_schedules(api, name)[-1].settings
+    schedules_of_ours(api, name)
+    if other_job:
+        with compiled_job(config, pipeline or "morph", job_file, verbose) as job:
+            kept = {name: value for name, value in current.parameters.items() if name in job.parameters}
+            changes |= {"root": job.root, "parameters": {**kept, **values_of(job, parameters)}}
             version = upload(api, job)
+            changes |= {"pipeline_id": version.pipeline_id, "version_id": version.version_id}
         say_version(version)
-        changes |= {"pipeline_id": version.pipeline_id, "version_id": version.version_id}
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if not changes:
-        raise click.UsageError("Nothing to change: give --cron, --config, --job or another option.")
 
     def changed(settings: Settings) -> Settings:
         return replace(settings, **changes)
@@ -247,6 +287,32 @@ def delete(name: str, config_file: Path | None, **connection: Any) -> None:
 
     delete_schedule(api, name)
     click.echo(f"Deleted the schedule {name}")
+
+
+def _check_before_compiling(
+    api: KubeflowApi, config: PipelineConfig, pipeline: PipelineKind | None, name: str | None
+) -> None:
+    """Refuses to replace what a schedule runs by a pipeline that nobody has named.
+
+    Raises:
+        MorphError: the schedule runs another pipeline, or was made by somebody else.
+    """
+    from morph_core import MorphError
+
+    from ..kubeflow.schedule import schedules_of_ours
+    from ..kubeflow.upload import pipeline_named
+
+    wanted = config.retrain_pipeline_name if pipeline == "retrain" else config.name
+    schedules = schedules_of_ours(api, name or wanted)
+    if not schedules or pipeline is not None:
+        return
+    known = pipeline_named(api, wanted)
+    if known is None or known.pipeline_id != schedules[-1].settings.pipeline_id:
+        raise MorphError(
+            f"The schedule {schedules[-1].name!r} runs another pipeline than {wanted!r}, the search of the "
+            "configuration, and nobody has said that it is to change. Name what it is to run: --pipeline morph or "
+            "--pipeline retrain."
+        )
 
 
 def _switch(name: str, enabled: bool, config_file: Path | None, connection: dict[str, Any]) -> None:

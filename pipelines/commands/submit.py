@@ -12,6 +12,7 @@ from .cluster import (
     experiment_option,
     job_options,
     loaded,
+    parameters_option,
     say_version,
     service_account_option,
     setting_of,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options(job_options, experiment_option, service_account_option)
+@options(job_options, parameters_option, experiment_option, service_account_option)
 @click.option(
     "--run-name",
     help="Name of the run. Where a run of this job has it already, that is the run: nothing is started. "
@@ -35,6 +36,7 @@ def submit(
     config_file: Path | None,
     pipeline: PipelineKind,
     job_file: Path | None,
+    parameters: tuple[str, ...],
     experiment: str | None,
     service_account: str | None,
     run_name: str | None,
@@ -49,6 +51,7 @@ def submit(
     config = loaded(config_file)
     api = connect(config, connection)
     from ..kubeflow.runs import submit as submit_job
+    from ..kubeflow.upload import values_of
 
     with compiled_job(config, pipeline, job_file, verbose) as job:
         run = submit_job(
@@ -57,6 +60,7 @@ def submit(
             experiment or setting_of(config, "experiment"),
             run_name,
             service_account or setting_of(config, "service_account"),
+            values_of(job, parameters),
         )
     say_version(run.version)
     click.echo(f"{'Started the' if run.started else 'There is already a'} run {run.name} ({run.run_id})")

@@ -57,8 +57,15 @@ class KubeflowConfig(Section):
     baseline_model: str | None = Field(
         None,
         min_length=1,
-        description="model to compare with; open-source Kubeflow cannot look up the latest blessed one",
+        description="model to compare with, a path on a volume of the steps or an address; open-source Kubeflow "
+        "cannot look up the latest blessed one",
         examples=["gs://bucket/serving/1700000000"],
+    )
+    structure: str | None = Field(
+        None,
+        min_length=1,
+        description="where the pods find the structure to retrain, if not at retrain_pipeline.structure",
+        examples=["/mnt/best/structure.json"],
     )
     accelerator: Accelerator | None = Field(None, description="accelerators of each MorphTrainer and Retrainer step")
     cpu: float | None = Field(None, gt=0, description="CPU limit of those steps, in cores", examples=[4])

@@ -13,6 +13,15 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
+LAUNCHER_ONLY = "minio://"
+"""What TFX cannot open: only Kubeflow's launcher can, and it copies artifacts, not raw data nor what is pushed."""
+
+
+def only_the_launcher_reads(path: str) -> bool:
+    """Whether `path` names something that TFX cannot open."""
+    return path.startswith(LAUNCHER_ONLY)
+
+
 def _resolve(value: Any, info: ValidationInfo) -> Any:
     base = (info.context or {}).get("base")
     if not isinstance(value, (str, os.PathLike)) or base is None or is_uri(str(value)):

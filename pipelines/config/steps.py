@@ -34,6 +34,8 @@ COMPONENTS = (
     "Transform",
     "DeviceCalibrator",
     "PushedStructure",
+    "ImportedStructure",
+    "ImportedModel",
     *TRAINING,
     "UniformWidths",
     "Evaluator",

@@ -36,8 +36,8 @@ def morph_pipeline(config: PipelineConfig, *, baseline: str | None = stages.LATE
     Args:
         config: what `load_config` returned.
         baseline: the model that a new one is compared with, beside the absolute bound. `stages.LATEST_BLESSED` looks it
-            up with a Resolver; any other text is the URI of a model; None compares with nothing. With `budgets` the
-            networks are compared with each other, and with no baseline.
+            up with a Resolver; any other text is the path or address of a model; None compares with nothing.
+            With `budgets` the networks are compared with each other, and with no baseline.
 
     Returns:
         The pipeline, for any TFX runner; `run_pipeline` runs it here, `compile_pipeline` makes a job of it.

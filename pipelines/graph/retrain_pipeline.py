@@ -9,7 +9,7 @@ push to with the morph pipeline, and has its own name.
 Where the latest pushed structure comes from depends on the runner. With ML metadata a Resolver follows the lineage
 (`pushed`). Kubeflow Pipelines can execute no Resolver: there the component PushedStructure reads it out of the newest
 model below `push_to`, when the job runs and not when it is compiled. A structure named in the configuration is
-imported, and the schema is then inferred.
+imported, on Kubeflow read by a step, and the schema is then inferred.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from tfx import types
 from tfx import v1 as tfx
 from tfx.types import standard_artifacts
 
-from morph_tfx.components import MorphStructure, PushedStructure, Retrainer
+from morph_tfx.components import ImportedStructure, MorphStructure, PushedStructure, Retrainer
 
 from ..config import PipelineConfig
+from ..config.location import only_the_launcher_reads
 from . import stages
 from .pushed import LatestPushedStructure
 
@@ -39,8 +40,8 @@ def retrain_pipeline(
     Args:
         config: what `load_config` returned.
         resolve: whether the runner can look things up in ML metadata, as LocalDagRunner does; Kubeflow cannot.
-        baseline: without `resolve` and with an imported structure: the URI of the model to compare with. A structure
-            that was looked up is compared with the model that it was found in.
+        baseline: without `resolve` and with an imported structure: path or address of the model to compare with.
+            A structure that was looked up is compared with the model that it was found in.
 
     Returns:
         The pipeline, for any TFX runner; `run_pipeline` runs it here, `compile_pipeline` makes a job of it.
@@ -61,11 +62,16 @@ def _source(
     config: PipelineConfig, resolve: bool
 ) -> tuple[Any, types.BaseChannel, types.BaseChannel | None, types.BaseChannel | None]:
     """The node that the structure comes from, and its channels of structure, schema and pushed model."""
-    if config.retrain_pipeline.structure is not None:
-        importer = tfx.dsl.Importer(
-            source_uri=_artifact_directory(config.retrain_pipeline.structure), artifact_type=MorphStructure
-        ).with_id("Structure")
-        return importer, importer.outputs["result"], None, None
+    named = config.retrain_pipeline.structure
+    if named is not None:
+        directory = _artifact_directory(named)
+        if resolve:
+            source = tfx.dsl.Importer(source_uri=directory, artifact_type=MorphStructure)
+        else:
+            place = directory if only_the_launcher_reads(named) else named
+            source = stages.read_or_imported(place, ImportedStructure, MorphStructure)
+        source = source.with_id("Structure")
+        return source, source.outputs["result"], None, None
     if resolve:
         resolver = tfx.dsl.Resolver(
             strategy_class=LatestPushedStructure,

@@ -14,9 +14,10 @@ from tfx import types
 from tfx import v1 as tfx
 from tfx.dsl.components.base import base_beam_component
 
-from morph_tfx.components import DeviceCalibrator, Exporter, MorphTrainer
+from morph_tfx.components import DeviceCalibrator, Exporter, ImportedModel, MorphTrainer
 
 from ..config import DataConfig, EvaluateConfig, PipelineConfig, TrainingConfig
+from ..config.location import only_the_launcher_reads
 from .baseline import LatestOtherBlessedModel
 from .pusher import Pusher
 from .transform import LABEL, Transform
@@ -167,7 +168,7 @@ def evaluate_and_push(
         config: of the pipeline.
         data: what `prepare` returned.
         model: channel of the model.
-        baseline: `LATEST_BLESSED`, the URI of a model, a channel of one, or None to compare with nothing.
+        baseline: `LATEST_BLESSED`, path or address of a model, a channel of one, or None to compare with nothing.
     """
     nodes, found = find_baseline(config, baseline, model)
     evaluator = evaluate(config, data.examples, model, found)
@@ -195,10 +196,24 @@ def find_baseline(
             **dict(zip(names, candidates, strict=True)),
         ).with_id("LatestBlessedModel")
         return [resolver], resolver.outputs["model"]
-    importer = tfx.dsl.Importer(source_uri=baseline, artifact_type=tfx.types.standard_artifacts.Model).with_id(
-        "BaselineModel"
-    )
-    return [importer], importer.outputs["result"]
+    node = read_or_imported(baseline, ImportedModel, tfx.types.standard_artifacts.Model).with_id("BaselineModel")
+    return [node], node.outputs["result"]
+
+
+def read_or_imported(place: str, component: Any, artifact_type: Any) -> Any:
+    """The node that makes an artifact of what lies at a place, as its output `result`.
+
+    A step reads it: Kubeflow's importer takes no path, and looks at nothing. What only the launcher can read is
+    imported; it has to be an artifact of an earlier run.
+
+    Args:
+        place: a path or an address.
+        component: the class of the step, such as `ImportedModel`.
+        artifact_type: of the result.
+    """
+    if only_the_launcher_reads(place):
+        return tfx.dsl.Importer(source_uri=place, artifact_type=artifact_type)
+    return component(path=place)
 
 
 def evaluate(

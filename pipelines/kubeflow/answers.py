@@ -23,6 +23,10 @@ class Transient(Exception):
         self.retry_after = retry_after
 
 
+class NotTheApi(MorphError):
+    """What answers is no Kubeflow Pipelines API; a request may have been executed behind it all the same."""
+
+
 class Conflict(Exception):
     """There is such an object already."""
 

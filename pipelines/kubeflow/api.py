@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from morph_core import MorphError
 
 from ..account import Say
-from .answers import Conflict, Gone, Transient, refusal, without_secret
+from .answers import Conflict, Gone, NotTheApi, Transient, refusal, without_secret
 from .credentials import HOW_TO, Credential
 
 try:
@@ -41,6 +41,8 @@ _PAGE = 100  # objects asked for at a time
 _CONNECT_SECONDS = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0  # seconds between attempts: 1, 2, 4, ... and a jitter of up to 1
 _LONGEST_RETRY_AFTER = 120.0  # seconds that a server may ask us to wait
+_UNREADABLE = "its answer cannot be read: not the JSON that is expected"
+_AGAIN = "The same command may be given again later; nothing is created twice."
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,14 @@ class KubeflowApi:
             self.say(f"{what}: it is gone already.")
 
     def create(
-        self, what: str, find: Callable[[], Found | None], function: Callable[..., Any], *arguments: Any, **named: Any
+        self,
+        what: str,
+        find: Callable[[], Found | None],
+        function: Callable[..., Any],
+        *arguments: Any,
+        key: str,
+        again: str = _AGAIN,
+        **named: Any,
     ) -> tuple[Found, bool]:
         """Creates an object unless it is there, looking for it before each request.
 
@@ -169,6 +178,8 @@ class KubeflowApi:
             what: what the request does, for messages: "create the experiment 'nightly'".
             find: returns the object, or None where there is none yet.
             function: a method of one of the services, called with the arguments and a time-out.
+            key: attribute of the object that a good answer gives a value to: its id.
+            again: what to do when it is not known whether it was created.
 
         Returns:
             What `find` found or `function` made, and whether it was made by this call.
@@ -177,14 +188,27 @@ class KubeflowApi:
             MorphError: refused, or no good answer within the bound.
         """
         made = False
-        for attempt in self._attempts(what):
+        for attempt in self._attempts(what, again):
             with attempt:
-                found = find()
+                try:
+                    found = find()
+                except MorphError as error:
+                    if not made:
+                        raise
+                    raise MorphError(
+                        f"It is not known whether the request to {what} was executed. {again} {error}"
+                    ) from error
                 if found is not None:
                     return found, made
                 made = True  # if the next look finds it: the request was executed, though its answer was lost
                 try:
-                    return self._once(what, function, *arguments, **named), True
+                    created = self._once(what, function, *arguments, **named)
+                    if getattr(created, key, None) is None:
+                        raise Transient(_UNREADABLE)
+                    return created, True
+                except NotTheApi as error:
+                    # A login page or a proxy's, after the looks before it were answered by the API.
+                    raise Transient(str(error).rstrip(".")) from None
                 except Conflict as conflict:
                     found = find()
                     if found is not None:
@@ -192,7 +216,7 @@ class KubeflowApi:
                     raise MorphError(f"Kubeflow Pipelines cannot {what}: {conflict}") from None
         raise AssertionError("the attempts end in a result or an error")
 
-    def _attempts(self, what: str) -> Iterator[Any]:
+    def _attempts(self, what: str, again: str = _AGAIN) -> Iterator[Any]:
         start = time.monotonic()
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -218,8 +242,7 @@ class KubeflowApi:
         except tenacity.RetryError as error:
             raise MorphError(
                 f"Kubeflow Pipelines at {self.endpoint} did not {what}, asked {self._connection.attempts} times within "
-                f"{time.monotonic() - start:.0f} s. The last time: {error.last_attempt.exception()}. The same command "
-                "may be given again later; nothing is created twice."
+                f"{time.monotonic() - start:.0f} s. The last time: {error.last_attempt.exception()}. {again}"
             ) from None
 
     def _once(self, what: str, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -245,14 +268,24 @@ class KubeflowApi:
         response = self._client.last_response
         kind = response.getheader("content-type") or "" if response is not None else ""
         if response is not None and "json" not in kind:
-            raise MorphError(
+            raise NotTheApi(
                 f"{self.endpoint} is not the Kubeflow Pipelines API: it answers "
                 f"{kind or 'without a content type'} where JSON is expected. Behind Kubeflow's dashboard the "
                 f"address ends in /pipeline; a login page needs a credential. {HOW_TO}."
             )
+        if response is not None and (broken is not None or not _is_object(response.data)):
+            raise Transient(_UNREADABLE)  # JSON by its name only: cut off, or of another form
         if broken is not None:
             raise broken
         return result
+
+
+def _is_object(body: Any) -> bool:
+    """Whether a body is an object in JSON, as all answers are; the generated client takes others for an empty one."""
+    try:
+        return isinstance(json.loads(body), dict)
+    except ValueError:
+        return False
 
 
 def _reason(error: Exception, timeout: float) -> str:

@@ -24,6 +24,10 @@ from ..config import KubeflowConfig, PipelineConfig, PipelineKind
 from ..graph.module_files import check_functions, without_wheels
 from . import job
 from .notes import notes_on
+from .parameters import declare, parameters_of
+
+_LOOK_OUTSIDE = frozenset({"PushedStructure", "ImportedModel", "ImportedStructure"})
+"""Components whose parameters stay the same when what they read changes."""
 
 
 def compile_pipeline(
@@ -84,10 +88,12 @@ def compile_pipeline(
     spec = job.compiled(built, kubeflow.image)
     spec["defaultPipelineRoot"] = on_cluster.pipeline_root
     kinds = {node.id: type(node).__name__ for node in built.components}
+    offered = parameters_of(on_cluster, pipeline)
+    declare(spec, offered, kinds)
     platform = apply_settings(spec, config, kubeflow, kinds)
-    job.adapt(spec, fresh=[name for name, kind in kinds.items() if kind == "PushedStructure"])
+    job.adapt(spec, fresh=[name for name, kind in kinds.items() if kind in _LOOK_OUTSIDE])
     documents = [yaml.safe_dump(document, sort_keys=True, width=120) for document in (spec, platform) if document]
-    notes = notes_on(config, kubeflow, pipeline)
+    notes = notes_on(config, kubeflow, pipeline, offered)
     text = _header(built.id, notes) + "---\n".join(documents)
     components.load_component_from_text(text)  # raises if the kfp SDK cannot read what we are about to hand out
     _write(output, text)
@@ -110,6 +116,9 @@ def _on_cluster(config: PipelineConfig, kubeflow: KubeflowConfig) -> PipelineCon
             "data": config.data.model_copy(update={"path": kubeflow.data_path or config.data.path}),
             "push_to": kubeflow.push_to or config.push_to,
             "checkpoint_dir": kubeflow.checkpoint_dir,
+            "retrain_pipeline": config.retrain_pipeline.model_copy(
+                update={"structure": kubeflow.structure or config.retrain_pipeline.structure}
+            ),
             **({} if kubeflow.beam is None else {"beam": kubeflow.beam, "beam_args": ()}),
             "module_file": in_image(config.module_file),
             "transform_module_file": in_image(config.preprocessing_file),

@@ -71,7 +71,8 @@ def find_credential(
         endpoint: the API's address; from a cookie file in Netscape's format only this host's cookies are taken.
         token_file: holds a bearer token.
         cookie_file: holds cookies, as `name=value; name=value` or in the format of `curl -c`.
-        environment: `KFP_TOKEN`, `KFP_TOKEN_FILE`, `KFP_COOKIE` and `KFP_COOKIE_FILE` are looked up here.
+        environment: `KFP_TOKEN`, `KFP_TOKEN_FILE`, `KFP_COOKIE` and `KFP_COOKIE_FILE` are looked up here, and
+            whether this is a pod.
 
     Raises:
         MorphError: a token and cookies at once, or a secret that would travel without encryption.
@@ -95,10 +96,11 @@ def find_credential(
         pod_token = environment.get("KF_PIPELINES_SA_TOKEN_PATH") or _POD_TOKEN
         if os.path.exists(pod_token):
             [found] = _files(endpoint, pod_token, None, "the pod's token {}")
-    if found is not None and not _travels_safely(endpoint):
+    in_pod = bool(environment.get("KUBERNETES_SERVICE_HOST"))  # Kubernetes sets it in every container
+    if found is not None and not _travels_safely(endpoint, in_pod):
         raise MorphError(
             f"{endpoint}: {found.source} would be sent without encryption. Use https://, or a port that kubectl "
-            "forwards to localhost."
+            "forwards to localhost. Names of the cluster's own services are for commands that run in its pods."
         )
     return found
 
@@ -169,13 +171,16 @@ def _checked(text: str, kind: str, source: str) -> str:
     return secret
 
 
-def _travels_safely(endpoint: str) -> bool:
-    """Whether a request is encrypted, stays on this machine, or stays inside the cluster."""
+def _travels_safely(endpoint: str, in_pod: bool) -> bool:
+    """Whether a request is encrypted, stays on this machine, or stays inside the cluster.
+
+    Outside of a pod a service's name is anybody's: whoever answers for `ml-pipeline` in this network.
+    """
     url = urllib.parse.urlsplit(endpoint)
     host = url.hostname or ""
-    if url.scheme == "https" or host == "localhost":
+    if url.scheme != "http" or host == "localhost":  # what is no address at all is refused by KubeflowApi
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return "." not in host or host.endswith((".svc", ".svc.cluster.local"))
+        return in_pod and ("." not in host or host.endswith((".svc", ".svc.cluster.local")))

@@ -3,13 +3,14 @@
     python -m morph_tfx.pipelines.kubeflow.entrypoint --executor_class_path X --json_serialized_invocation_args '{{$}}'
 
 TFX has an entrypoint too, which was written for Vertex AI. Open-source Kubeflow Pipelines starts its launcher in the
-container, and the launcher starts this. Five things differ, and each has its function here:
+container, and the launcher starts this. Six things differ, and each has its function here:
 
 - Artifacts have remote URIs (`minio://bucket/key`), but the launcher has copied the inputs to `/minio/bucket/key` and
   copies the outputs from there: executors see the local paths, and what is reported has the remote ones again.
 - Inputs arrive without their types (the launcher does not know them); the step's own specification names them.
 - There is an output that no executor knows, `executor-logs`, which the launcher itself fills.
 - ExampleGen's driver (which span, and a fingerprint of the files) is not run by anybody else.
+- A run may have been given other values than were compiled (`parameters`).
 - What is reported goes to a strict reader: no NaN and no nulls.
 
 After the executor, the outputs are filled that Kubeflow's user interface shows (`views`).
@@ -104,6 +105,7 @@ def _run(arguments: argparse.Namespace, beam_args: list[str]) -> None:
 
     import morph_tfx.components  # noqa: F401  makes our artifact types known by the names that jobs give them
 
+    from .parameters import lay_over
     from .views import source_of
 
     logging.set_verbosity(logging.INFO)
@@ -118,6 +120,7 @@ def _run(arguments: argparse.Namespace, beam_args: list[str]) -> None:
     outputs = kubeflow.parse_raw_artifact_dict(message.outputs.artifacts, names)
     properties = kubeflow.parse_execution_properties(message.inputs.parameter_values, {}, inputs_message)
     outputs_utils.make_output_dirs(outputs)
+    lay_over(properties)
     if arguments.run_example_gen_driver:
         _run_example_gen_driver(properties, outputs)
 

@@ -17,6 +17,7 @@ import yaml
 
 from morph_core import MorphError
 
+from ..config.location import LAUNCHER_ONLY
 from . import entrypoint, views
 
 COMMAND = ("python", "-m", entrypoint.__name__)
@@ -24,8 +25,8 @@ COMMAND = ("python", "-m", entrypoint.__name__)
 
 # Step names become names of tasks of an Argo workflow, which has no underscores or dots there.
 _TASK_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
-# Only the launcher can read from there, and it copies artifacts alone: not the raw data, not what is pushed.
-_UNREADABLE = "minio://"
+# What an importer takes: a bucket and something in it (`ParseProviderFromPath`, and `KeyFromURI` of the step after it).
+_IMPORTABLE = re.compile(r"(gs|s3|minio)://[^/?]+/[^/?]")
 _PATHS = {
     "input_base": "the data is read",
     "module_file": "the module file is read",
@@ -91,6 +92,8 @@ def _check(nodes: Iterable[Any]) -> None:
                 "metadata for a step. Name what it would find with an Importer (tfx.dsl.Importer(source_uri=...)) or a "
                 "runtime parameter, or find it in a component of your own."
             )
+        if isinstance(node, tfx.dsl.Importer):
+            _check_importer(name, node.exec_properties.get("artifact_uri"))
         if not _TASK_NAME.fullmatch(name):
             raise MorphError(
                 f"The step {name!r} has a name that Kubeflow's workflows do not take; expected letters, digits and "
@@ -111,11 +114,22 @@ def _check(nodes: Iterable[Any]) -> None:
             )
         for key, what in _PATHS.items():
             value = node.exec_properties.get(key)
-            if isinstance(value, str) and _UNREADABLE in value:
+            if isinstance(value, str) and LAUNCHER_ONLY in value:  # Pusher's is JSON with the path inside
                 raise MorphError(
-                    f"{name}: {what} at a {_UNREADABLE} address, which TFX cannot open: only Kubeflow's launcher can, "
-                    "and it copies artifacts alone. Give a gs:// address, or a path on a volume that the pods mount."
+                    f"{name}: {what} at a {LAUNCHER_ONLY} address, which TFX cannot open: only Kubeflow's launcher "
+                    "can, and it copies artifacts alone. Give a gs:// address, or a path on a volume that the pods "
+                    "mount."
                 )
+
+
+def _check_importer(name: str, uri: Any) -> None:
+    """Refuses an address that Kubeflow's importer does, minutes into the run; a parameter has no value yet."""
+    if isinstance(uri, str) and not _IMPORTABLE.match(uri):
+        raise MorphError(
+            f"{name} (Importer) names {uri}, and Kubeflow imports from object stores alone: expected an address below "
+            "a bucket, gs://, s3:// or minio://BUCKET/KEY. What lies on a volume is read by a step that mounts it: "
+            "ImportedModel(path=...) or ImportedStructure(path=...) of morph_tfx.components, or one of your own."
+        )
 
 
 def adapt(spec: dict[str, Any], fresh: Iterable[str] = ()) -> None:

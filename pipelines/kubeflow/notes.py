@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import KubeflowConfig, PipelineConfig, PipelineKind, is_uri
+from ..config.location import only_the_launcher_reads
 from ..config.steps import TRAINING
+from .parameters import Parameter
 
 
-def notes_on(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineKind) -> list[str]:
+def notes_on(
+    config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: PipelineKind, parameters: Sequence[Parameter]
+) -> list[str]:
     """What this job does that its reader may not expect, one sentence or two each."""
     files = sorted({Path(config.module_file).name, Path(config.preprocessing_file).name})
     notes = [f"The image must hold {' and '.join(files)} in {kubeflow.module_dir}."]
-    push_to, structure = kubeflow.push_to or config.push_to, config.retrain_pipeline.structure
+    push_to, structure = kubeflow.push_to or config.push_to, kubeflow.structure or config.retrain_pipeline.structure
+    compares = config.budgets is None if pipeline == "morph" else structure is not None
+    baseline = kubeflow.baseline_model if compares else None
     if pipeline == "retrain" and structure is None:
         notes.append(
             f"It retrains the structure of the newest model below {push_to} when it runs, and compares the new model "
@@ -58,6 +65,16 @@ def notes_on(config: PipelineConfig, kubeflow: KubeflowConfig, pipeline: Pipelin
     ):
         if not is_uri(path):
             notes.append(f"{key} is {path}, a path that every pod must be able to see. Otherwise set {override}.")
-    if pipeline == "retrain" and structure is not None and not is_uri(structure):
-        notes.append(f"retrain_pipeline.structure is {structure}, a path that every pod must be able to see.")
+    for key, path, override, step in (
+        ("retrain_pipeline.structure", structure if pipeline == "retrain" else None, "kubeflow.structure", "Structure"),
+        ("kubeflow.baseline_model", baseline, "it to an address", "BaselineModel"),
+    ):
+        if path is not None and not is_uri(path):
+            notes.append(
+                f"{key} is {path}, a path on a volume that the step {step} must mount. Otherwise set {override}."
+            )
+        elif path is not None and only_the_launcher_reads(path):
+            notes.append(f"{key} is {path}, which must be an artifact of an earlier run: only Kubeflow reads there.")
+    listed = ", ".join(f"{one.name} ({one.default if one.default != '' else 'the newest'})" for one in parameters)
+    notes.append(f"A run may be given other values, by the user interface or --parameter NAME=VALUE: {listed}.")
     return notes

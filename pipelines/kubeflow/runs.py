@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import datetime
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import kfp_server_api
 
 from .api import KubeflowApi
-from .upload import Job, Version, upload, version_of, version_reference
+from .upload import Job, Version, runtime_config, upload, version_of, version_reference
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def experiment_id(api: KubeflowApi, name: str) -> str:
 
     body = kfp_server_api.V2beta1Experiment(display_name=name, **api.scope)
     what = f"create the experiment {name!r}"
-    found, _ = api.create(what, find, api.experiments.experiment_service_create_experiment, body)
+    make = api.experiments.experiment_service_create_experiment
+    found, _ = api.create(what, find, make, body, key="experiment_id")
     return found.experiment_id
 
 
@@ -46,6 +48,7 @@ def submit(
     experiment: str | None = None,
     run_name: str | None = None,
     service_account: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Run:
     """Uploads a job and starts one run of it.
 
@@ -53,6 +56,7 @@ def submit(
         experiment: the experiment that the run belongs to; by default it is named after the pipeline.
         run_name: by default one that no other run has. With a name of your own, a run of this job that has it already
             is the run that is meant, and none is started.
+        parameters: values that this run is given, by name, as `values_of` makes them.
 
     Raises:
         MorphError: as `KubeflowApi.call`.
@@ -71,11 +75,14 @@ def submit(
         display_name=name,
         experiment_id=experiment_,
         pipeline_version_reference=version_reference(version.pipeline_id, version.version_id),
-        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={}),
+        runtime_config=runtime_config(job.root, parameters or {}),
         service_account=service_account,
     )
     what = f"start the run {name!r}"
-    started, made = api.create(what, lambda: next(iter(runs()), None), api.runs.run_service_create_run, body)
+    again = f"Give the command with --run-name {name}, which starts no second run."
+    started, made = api.create(
+        what, lambda: next(iter(runs()), None), api.runs.run_service_create_run, body, key="run_id", again=again
+    )
     if made:
         # A request that timed out can be executed after we looked for its effect and asked again.
         first, *surplus = runs() or [started]

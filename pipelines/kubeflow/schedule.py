@@ -13,8 +13,8 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import kfp_server_api
@@ -23,7 +23,7 @@ from morph_core import MorphError
 
 from .api import KubeflowApi
 from .cron import people_cron
-from .upload import version_of, version_reference
+from .upload import runtime_config, version_of, version_reference
 
 _MARK = re.compile(r"\[morph-tfx (?P<settings>[0-9a-f]{16}) (?P<state>enabled|disabled)\]")
 
@@ -39,9 +39,20 @@ class Settings:
     max_concurrency: int = 1
     catch_up: bool = False
     service_account: str | None = None
+    root: str | None = None  # address of the artifacts; None is the cluster's own
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # values that its runs are given
 
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        asked = {**asdict(self), "parameters": {name: _plain(value) for name, value in self.parameters.items()}}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    def as_asked_for(self, mark: str | None) -> Settings:
+        """These settings without what the server has filled in by itself, where that is what `mark` is the hash of."""
+        for names in (("service_account",), ("root",), ("service_account", "root")):
+            asked = replace(self, **dict.fromkeys(names))
+            if asked.digest() == mark:
+                return asked
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Schedule:
             "pipeline_id": self.settings.pipeline_id,
             "version_id": self.settings.version_id,
             "experiment_id": self.settings.experiment_id,
+            "parameters": dict(self.settings.parameters),
             "created_at": self.created_at.isoformat(),
             "by_morph_tfx": self.mark is not None,
         }
@@ -84,6 +96,22 @@ def list_schedules(api: KubeflowApi, name: str | None = None) -> list[Schedule]:
     return sorted(found, key=lambda schedule: (schedule.name, schedule.created_at, schedule.id))
 
 
+def schedules_of_ours(api: KubeflowApi, name: str) -> list[Schedule]:
+    """The schedules of this name, by age; more than one where a replacement was cut short.
+
+    Raises:
+        MorphError: there is one that was not made by morph-tfx; or as `KubeflowApi.call`.
+    """
+    found = list_schedules(api, name)
+    foreign = [schedule for schedule in found if schedule.mark is None]
+    if foreign:
+        raise MorphError(
+            f"There is a schedule {name!r} ({foreign[0].id}) that was not made by morph-tfx, and it is left alone. "
+            f"Choose another --name, or delete it first: morph-tfx schedule delete {name}"
+        )
+    return found
+
+
 def put_schedule(api: KubeflowApi, name: str, settings: Settings, enabled: bool = True) -> tuple[Schedule, bool]:
     """Sees to it that there is exactly one schedule of this name, and that it is as asked for.
 
@@ -93,13 +121,7 @@ def put_schedule(api: KubeflowApi, name: str, settings: Settings, enabled: bool 
     Raises:
         MorphError: there is one of this name that was not made by morph-tfx; or as `KubeflowApi.call`.
     """
-    before = list_schedules(api, name)
-    foreign = [schedule for schedule in before if schedule.mark is None]
-    if foreign:
-        raise MorphError(
-            f"There is a schedule {name!r} ({foreign[0].id}) that was not made by morph-tfx, and it is left alone. "
-            f"Choose another --name, or delete it first: morph-tfx schedule delete {name}"
-        )
+    before = schedules_of_ours(api, name)
     digest = settings.digest()
 
     def wanted() -> Schedule | None:
@@ -109,7 +131,8 @@ def put_schedule(api: KubeflowApi, name: str, settings: Settings, enabled: bool 
     body = _recurring_run(name, settings, digest, enabled=enabled, starts=enabled and not others)
     service = api.recurring_runs
     what = f"create the schedule {name!r}"
-    _, made = api.create(what, wanted, service.recurring_run_service_create_recurring_run, body)
+    make = service.recurring_run_service_create_recurring_run
+    _, made = api.create(what, wanted, make, body, key="recurring_run_id")
 
     schedules = list_schedules(api, name)
     keeper = next((schedule for schedule in schedules if schedule.mark == digest), None)
@@ -132,7 +155,7 @@ def update_schedule(api: KubeflowApi, name: str, change: Callable[[Settings], Se
     Raises:
         MorphError: there is none; it was not made by morph-tfx; or as `KubeflowApi.call`.
     """
-    schedules = _existing(api, name)
+    schedules = existing_schedules(api, name)
     current = schedules[-1]
     # More than one: an update was cut short, and what the newest was meant to become says more than its state.
     enabled = current.enabled if len(schedules) == 1 else current.meant_enabled
@@ -145,7 +168,7 @@ def enable_schedule(api: KubeflowApi, name: str, enabled: bool) -> Schedule:
     Raises:
         MorphError: there is none of this name; or as `KubeflowApi.call`.
     """
-    *older, newest = _existing(api, name)
+    *older, newest = existing_schedules(api, name)
     for schedule in older:
         _set_enabled(api, schedule, False)
     _set_enabled(api, newest, enabled)
@@ -158,13 +181,18 @@ def delete_schedule(api: KubeflowApi, name: str) -> int:
     Raises:
         MorphError: there is none of this name; or as `KubeflowApi.call`.
     """
-    schedules = _existing(api, name)
+    schedules = existing_schedules(api, name)
     for schedule in schedules:
         _delete(api, schedule)
     return len(schedules)
 
 
-def _existing(api: KubeflowApi, name: str) -> list[Schedule]:
+def existing_schedules(api: KubeflowApi, name: str) -> list[Schedule]:
+    """The schedules of this name, by age.
+
+    Raises:
+        MorphError: there is none; those that there are are named. Or as `KubeflowApi.call`.
+    """
     schedules = list_schedules(api, name)
     if not schedules:
         names = sorted({schedule.name for schedule in list_schedules(api)})
@@ -196,7 +224,7 @@ def _recurring_run(name: str, settings: Settings, digest: str, *, enabled: bool,
         description=f"Managed by 'morph-tfx schedule'; changes made elsewhere are lost. [morph-tfx {digest} {state}]",
         experiment_id=settings.experiment_id,
         pipeline_version_reference=version_reference(settings.pipeline_id, settings.version_id),
-        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={}),
+        runtime_config=runtime_config(settings.root, settings.parameters),
         service_account=settings.service_account,
         max_concurrency=str(settings.max_concurrency),
         no_catchup=not settings.catch_up,
@@ -209,6 +237,7 @@ def _schedule(recurring_run: Any) -> Schedule:
     mark = _MARK.search(recurring_run.description or "")
     trigger = recurring_run.trigger.cron_schedule if recurring_run.trigger else None
     pipeline_id, version_id = version_of(recurring_run)
+    config = recurring_run.runtime_config
     settings = Settings(
         cron=(trigger.cron if trigger else None) or "periodic",
         pipeline_id=pipeline_id,
@@ -217,7 +246,9 @@ def _schedule(recurring_run: Any) -> Schedule:
         max_concurrency=int(recurring_run.max_concurrency or 0),
         catch_up=not recurring_run.no_catchup,
         service_account=recurring_run.service_account or None,
-    )
+        root=(config.pipeline_root if config else None) or None,
+        parameters={name: _plain(value) for name, value in ((config.parameters if config else None) or {}).items()},
+    ).as_asked_for(mark["settings"] if mark else None)
     return Schedule(
         id=recurring_run.recurring_run_id,
         name=recurring_run.display_name,
@@ -227,3 +258,8 @@ def _schedule(recurring_run: Any) -> Schedule:
         mark=mark["settings"] if mark else None,
         meant_enabled=mark is None or mark["state"] == "enabled",
     )
+
+
+def _plain(value: Any) -> Any:
+    """A value as it was sent: the API's numbers are all floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

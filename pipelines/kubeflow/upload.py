@@ -6,9 +6,12 @@ the same job is there once, however often it is submitted.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,22 @@ from .api import KubeflowApi
 
 @dataclass(frozen=True)
 class Job:
-    """A compiled job: its file, the pipeline it belongs to, and the name of its content."""
+    """A compiled job.
+
+    Attributes:
+        path: its file.
+        pipeline: the pipeline it belongs to.
+        version: the name of its content.
+        parameters: what a run may be told, by name: each with its `parameterType`, and maybe its `defaultValue`.
+        root: address of its artifacts, or None for the cluster's own; each request that starts a run has to name it,
+            for the server does not look for it in the job.
+    """
 
     path: Path
     pipeline: str
     version: str
+    root: str | None = None
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Job:
@@ -50,8 +64,52 @@ class Job:
             )
         if path.suffix not in (".yaml", ".yml"):
             raise MorphError(f"--job: expected a file name that ends in .yaml, got {path}. The API takes no other.")
+        declared = (spec.get("root") or {}).get("inputDefinitions", {}).get("parameters")
         content = json.dumps(documents, sort_keys=True, separators=(",", ":"))
-        return cls(path, name, f"{name[:48]}-{hashlib.sha256(content.encode()).hexdigest()[:12]}")
+        version = f"{name[:48]}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        return cls(path, name, version, spec.get("defaultPipelineRoot") or None, declared or {})
+
+
+def values_of(job: Job, given: Iterable[str]) -> dict[str, Any]:
+    """Values for a run's parameters, of the types that the job declares.
+
+    Args:
+        job: whose parameters they are.
+        given: as people write them: NAME=VALUE.
+
+    Raises:
+        MorphError: no such parameter, or no such value of it.
+    """
+    values = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or name not in job.parameters:
+            known = ", ".join(job.parameters) or "none"
+            close = difflib.get_close_matches(name, job.parameters, n=1)
+            hint = f"did you mean {close[0]}? " if close and close[0] != name else ""
+            raise MorphError(
+                f"--parameter {text}: expected NAME=VALUE with a parameter of {job.pipeline}; {hint}There are: "
+                f"{known}. 'morph-tfx compile' says what they are."
+            )
+        values[name] = _value_of(name, value, job.parameters[name].get("parameterType", "STRING"))
+    return values
+
+
+def _value_of(name: str, text: str, kind: str) -> Any:
+    expected = {"NUMBER_INTEGER": "a whole number", "NUMBER_DOUBLE": "a number"}
+    if kind == "STRING":
+        return text
+    try:
+        if kind == "NUMBER_INTEGER":
+            return int(text)
+        value = float(text) if kind == "NUMBER_DOUBLE" else json.loads(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(text)
+        return value
+    except ValueError:
+        raise MorphError(
+            f"--parameter {name}: expected {expected.get(kind, f'JSON, a {kind}')}, got {text!r}."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -71,16 +129,15 @@ def upload(api: KubeflowApi, job: Job) -> Version:
         MorphError: as `KubeflowApi.call`.
     """
     pipelines = api.pipelines
-
-    def pipeline() -> Any:
-        listed = pipelines.pipeline_service_list_pipelines
-        return next(api.each("look for the pipeline", listed, "pipelines", job.pipeline, **api.scope), None)
-
     body: Any = kfp_server_api.V2beta1Pipeline(display_name=job.pipeline, **api.scope)
     if "name" in body.openapi_types:  # newer servers tell the two apart
         body.name = job.pipeline
     found, _ = api.create(
-        f"create the pipeline {job.pipeline!r}", pipeline, pipelines.pipeline_service_create_pipeline, body
+        f"create the pipeline {job.pipeline!r}",
+        lambda: pipeline_named(api, job.pipeline),
+        pipelines.pipeline_service_create_pipeline,
+        body,
+        key="pipeline_id",
     )
 
     def version() -> Any:
@@ -95,8 +152,24 @@ def upload(api: KubeflowApi, job: Job) -> Version:
         str(job.path),
         name=job.version,
         pipelineid=found.pipeline_id,
+        key="pipeline_version_id",
     )
     return Version(found.pipeline_id, stored.pipeline_version_id, job.version, uploaded)
+
+
+def pipeline_named(api: KubeflowApi, name: str) -> Any:
+    """The pipeline of this name, or None where nothing was uploaded under it.
+
+    Raises:
+        MorphError: as `KubeflowApi.call`.
+    """
+    listed = api.pipelines.pipeline_service_list_pipelines
+    return next(api.each("look for the pipeline", listed, "pipelines", name, **api.scope), None)
+
+
+def runtime_config(root: str | None, parameters: Mapping[str, Any]) -> Any:
+    """What a run is started with beside its job."""
+    return kfp_server_api.V2beta1RuntimeConfig(parameters=dict(parameters), pipeline_root=root)
 
 
 def version_reference(pipeline_id: str, version_id: str) -> Any:

@@ -1,14 +1,24 @@
 """A stand-in for open-source Kubeflow Pipelines: executes a compiled job, task by task, as its driver and launcher do.
 
-What it does follows the sources of the backend (backend/src/v2: `driver/container.go`, `driver/cache.go`,
-`component/launcher_v2.go`, `component/importer_launcher.go`, `objectstore/object_store.go`, `metadata/converter.go`):
+What it does follows the sources of the backend (kubeflow/pipelines, backend/src/v2) of the releases in `RELEASES`, each
+check with the file that it follows:
 
-- A task starts when the tasks it depends on have succeeded. Its driver resolves the inputs, evaluates the condition,
-  provisions the outputs and looks into the cache, whose key is what `cacheutils` hashes.
-- The launcher copies input artifacts from the object store to `/minio/bucket/key`, makes directories, puts the values
-  in the place of the placeholders, runs the container's command, reads the output file strictly, and copies output
-  artifacts back: files only, since an object store has no empty directories. Nothing else survives a task.
-- Types of input artifacts are lost on the way, and every task gets the output `executor-logs`.
+- A task starts when the tasks it depends on have succeeded. Its driver (`driver/container.go`) resolves the inputs
+  (`resolveInputs`, driver/resolve.go), evaluates the condition, provisions the outputs (`provisionOutputs`,
+  driver/driver.go) and looks into the cache (`getFingerPrint`, driver/cache.go, hashed by `cacheutils/cache.go`).
+- The launcher (component/launcher_v2.go) copies input artifacts from the object store to `/minio/bucket/key`, makes
+  directories, puts the values in the place of the placeholders, runs the container's command, reads the output file
+  strictly, and copies output artifacts back: files only, since an object store has no empty directories
+  (objectstore/object_store.go). Nothing else survives a task.
+- An input is at an address of an object store, with something below the bucket, or the task fails
+  (`fetchNonDefaultBuckets`, component/launcher_v2.go; `ParseBucketConfigForArtifactURI` and `KeyFromURI`,
+  objectstore/config.go). What an importer names is, too (`ImportSpecToMLMDArtifact`, component/importer_launcher.go).
+- An output that the launcher can upload lies below the run's root (`uploadOutputArtifacts`; `KeyFromURI`).
+- The root comes with the request that starts the run, or from the configuration of the namespace; that of the job is
+  read by nobody (`RootDAG`, driver/root_dag.go; `DefaultPipelineRoot`, config/env.go). The user interface fills it in,
+  and so does our client.
+- Types of input artifacts are lost on the way (metadata/converter.go), every artifact says where its store's session
+  comes from (`RecordArtifact`, metadata/client.go), and every task gets the output `executor-logs`.
 
 What is different: a pod is a directory, `/` of its mounts is named by an environment variable, the image is this
 interpreter, retries do not wait, and the second document of a job (Kubernetes settings) is not applied.
@@ -17,6 +27,7 @@ interpreter, retries do not wait, and the second document of a job (Kubernetes s
 from __future__ import annotations
 
 import copy
+import glob
 import hashlib
 import itertools
 import json
@@ -34,6 +45,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -44,11 +56,44 @@ from tests.kubeflow.conditions import ConditionError, holds
 
 PROTOS: Any = pipeline_spec_pb2
 _SCHEMES = {"minio": "minio", "s3": "s3", "gs": "gcs"}
+_DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"  # config/env.go
+# objectstore/config.go
+_BUCKET = re.compile(r"^([a-z][a-z0-9]+)://(?:/)?([^/?]+)(/[^?]*)?(\?.+)?$")
+_PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['(.+?)'\]\}\}")  # driver/util.go
 _ARGO_NAME = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 
 
 class Refused(Exception):
     """The API server or the driver would not run this."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What releases of Kubeflow Pipelines do differently, as far as a step can tell.
+
+    Attributes:
+        names_outputs: outputs carry their names, and the output file lies beside them and not in /tmp
+            (`provisionOutputs`, driver/driver.go; since 2.15).
+        keys_volumes: the names of mounted claims are part of the cache's key (driver/cache.go; since 2.15).
+        logs_attempts: the log of each attempt has its own address, and that of a failed one is kept, too
+            (`qualifyExecutorLogsForRetry` and `uploadOutputArtifacts`, component/launcher_v2.go; since 2.16).
+        downloads_exactly: an input is what lies at its key or below, not everything whose key starts like it
+            (`isBlobKeyUnderPrefix`, objectstore/object_store.go; since 2.17).
+        resolves_early: the driver replaces the parameters in a container's arguments, all of which need a value
+            (`resolveContainerArgs`, driver/util.go; since 2.17).
+    """
+
+    names_outputs: bool
+    keys_volumes: bool
+    logs_attempts: bool
+    downloads_exactly: bool
+    resolves_early: bool
+
+
+RELEASES = {
+    "2.14.3": Release(False, False, False, False, False),
+    "2.17.0": Release(True, True, True, True, True),
+}
 
 
 @dataclass(frozen=True)
@@ -118,6 +163,7 @@ class Cluster:
         publish_logs: whether tasks get the output `executor-logs`, as they do by default.
         input_type: the type that input artifacts arrive with: empty, as with ML Metadata, or `{"schemaTitle":
             "system.Artifact"}`, as with other backends.
+        release: whose sources are followed.
     """
 
     def __init__(
@@ -127,8 +173,10 @@ class Cluster:
         workers: int = 2,
         publish_logs: bool = True,
         input_type: Mapping[str, str] | None = None,
+        release: str = "2.17.0",
     ):
         self.directory = directory
+        self.release = RELEASES[release]
         self.environment = dict(environment or {})
         self.workers = workers
         self.publish_logs = publish_logs
@@ -143,19 +191,22 @@ class Cluster:
         scheme, _, key = uri.partition("://")
         return self.directory / "store" / scheme / key
 
-    def run(self, job: Path, parameters: Mapping[str, Any] | None = None) -> Run:
+    def run(self, job: Path, parameters: Mapping[str, Any] | None = None, root: str = "") -> Run:
         """Executes a job to its end.
 
         Args:
             job: the YAML file.
             parameters: values of the job's runtime parameters.
+            root: of the artifacts, as the request that starts a run names it.
 
         Raises:
             Refused: the job would not be accepted.
         """
-        spec = _accepted(next(iter(yaml.safe_load_all(job.read_text(encoding="utf-8")))))
-        execution = _Execution(self, spec, f"run-{next(self._runs)}", _root_parameters(spec, parameters or {}))
-        return execution.run()
+        document, *platform = yaml.safe_load_all(job.read_text(encoding="utf-8"))
+        spec = _accepted(document)
+        values = _root_parameters(spec, parameters or {})
+        volumes = _volumes(platform[0]) if platform else {}
+        return _Execution(self, spec, volumes, f"run-{next(self._runs)}", root or _DEFAULT_ROOT, values).run()
 
     def record(self, title: str, uri: str, metadata: Mapping[str, Any]) -> Stored:
         """Puts an artifact into the metadata store, which keeps fewer kinds of values than JSON has."""
@@ -168,8 +219,8 @@ class Cluster:
     def imported(self, title: str, uri: str, metadata: Mapping[str, Any], reimport: bool) -> Stored:
         """The artifact of an importer: the one that is there already, unless it is to be imported again."""
         for artifact in self.artifacts:
-            known = {name: value for name, value in artifact.metadata.items() if name != "display_name"}
-            if not reimport and (artifact.title, artifact.uri, known) == (title, uri, dict(metadata)):
+            same = all(artifact.metadata.get(name) == value for name, value in metadata.items())
+            if not reimport and same and (artifact.title, artifact.uri) == (title, uri):
                 return artifact
         return self.record(title, uri, metadata)
 
@@ -194,11 +245,14 @@ class Cluster:
     def download(self, uri: str, pod: Path) -> None:
         """Copies every object whose key is the URI's, or below it. That there is none is no error."""
         source = self.stored(uri)
-        if source.is_dir():
-            shutil.copytree(source, local(pod, uri), dirs_exist_ok=True)
-        elif source.exists():
-            local(pod, uri).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, local(pod, uri))
+        more = "" if self.release.downloads_exactly or uri.endswith("/") else "*"
+        for found in source.parent.glob(glob.escape(source.name) + more):
+            target = local(pod, uri).parent / found.name
+            if found.is_dir():
+                shutil.copytree(found, target, dirs_exist_ok=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(found, target)
 
     def upload(self, uri: str, pod: Path) -> None:
         """Copies a file, or every file of a directory, to the object store. That there is none is no error."""
@@ -216,6 +270,28 @@ def local(pod: Path, uri: str) -> Path:
     if scheme not in _SCHEMES:
         raise Refused(f"failed to generate local path for URI {uri}: unsupported storage scheme")
     return pod / _SCHEMES[scheme] / key
+
+
+def _bucket(uri: str) -> tuple[str, str]:
+    """The bucket of an address, with its scheme, and the key in it."""
+    match = _BUCKET.match(uri)
+    if match is None:
+        raise Refused(f"parse bucket config failed: unrecognized uri format: {uri!r}")
+    if match[1] not in (*_SCHEMES, "mem"):
+        raise Refused(f"parse bucket config failed: unsupported Cloud bucket: {uri!r}")
+    return f"{match[1]}://{match[2]}", (match[3] or "").strip("/")
+
+
+def _volumes(platform: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of the claims that each executor mounts."""
+    executors = platform["platforms"]["kubernetes"].get("deploymentSpec", {}).get("executors", {})
+    found = {}
+    for label, settings in executors.items():
+        mounts = settings.get("pvcMount", [])
+        found[label] = [
+            mount.get("constant") or mount["pvcNameParameter"]["runtimeValue"]["constant"] for mount in mounts
+        ]
+    return found
 
 
 def _accepted(document: dict[str, Any]) -> Any:
@@ -297,15 +373,33 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
-        return f"{value:.15g}"
+        return np.format_float_positional(value, trim="-")  # PbValueToText, metadata/converter.go
     return json.dumps(value)
+
+
+def _argument(value: Any) -> str:
+    """`pbValueToString`, driver/util.go: as `_text`, but large and small numbers that are not whole as 1e-05."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or float(value).is_integer():
+        return _text(value)
+    return repr(float(value))
 
 
 class _Execution:
     """One run of one job."""
 
-    def __init__(self, cluster: Cluster, spec: Any, run_id: str, parameters: dict[str, Any]):
-        self.cluster, self.spec, self.id, self.parameters = cluster, spec, run_id, parameters
+    def __init__(
+        self,
+        cluster: Cluster,
+        spec: Any,
+        volumes: dict[str, list[str]],
+        run_id: str,
+        root: str,
+        parameters: dict[str, Any],
+    ):
+        self.cluster, self.spec, self.volumes, self.parameters = cluster, spec, volumes, parameters
+        self.id, self.release = run_id, cluster.release
+        _bucket(root)
+        self.root = f"{root.partition('?')[0].rstrip('/')}/{spec.pipeline_info.name}/{run_id}"
         self.executors = _deployment(spec).executors
         self.tasks = dict(spec.root.dag.tasks)
         self.done: dict[str, Task] = {}
@@ -348,7 +442,8 @@ class _Execution:
             return self._import(executor.importer, component, spec)
         if spec.trigger_policy.condition and not holds(spec.trigger_policy.condition, invocation):
             return Task("skipped")
-        key = self._key(component, executor.container, invocation)
+        container = self._resolved(executor.container, invocation)
+        key = self._key(component, executor.container, invocation, self.volumes.get(component.executor_label, []))
         hit = self.cluster.cached(key) if spec.caching_options.enable_cache else None
         if hit is not None:
             return Task("cached", outputs=hit.outputs, parameters=hit.parameters)
@@ -357,7 +452,7 @@ class _Execution:
         for attempt in range(1 + spec.retry_policy.max_retry_count):
             pod = self.cluster.directory / "pods" / self.id / f"{name}-{attempt}"
             pod.mkdir(parents=True)
-            task = self._launch(name, component, executor.container, copy.deepcopy(invocation), pod, salt)
+            task = self._launch(name, component, container, copy.deepcopy(invocation), pod, salt, attempt)
             task.attempts = attempt + 1
             shutil.rmtree(pod)  # nothing survives a pod
             if task.state == "succeeded":
@@ -411,7 +506,15 @@ class _Execution:
         else:
             parameter = spec.inputs.parameters[address.runtime_parameter]
             uri = self.parameters[parameter.component_input_parameter]
-        metadata = json_format.MessageToDict(importer.metadata)
+        try:
+            bucket, _ = _bucket(uri)
+        except Refused:
+            raise Refused(
+                "failed to execute importer component: failed to create MLMD artifact from ImporterSpec: no provider "
+                f"scheme found in artifact URI: {uri}"
+            ) from None
+        session = {"Provider": bucket.partition("://")[0], "Params": {"fromEnv": "true"}}
+        metadata = {**json_format.MessageToDict(importer.metadata), "store_session_info": json.dumps(session)}
         return Task(
             "succeeded",
             outputs={key: self.cluster.imported(_title(importer.type_schema), uri, metadata, importer.reimport)},
@@ -419,7 +522,7 @@ class _Execution:
 
     def _outputs(self, name: str, component: Any, pod: Path, salt: str) -> dict[str, Any]:
         """What `provisionOutputs` gives."""
-        root = f"{self.spec.default_pipeline_root.rstrip('/')}/{self.spec.pipeline_info.name}/{self.id}"
+        task_root = f"{self.root}/{name}/{salt}"
         definitions = {
             output: {
                 "type": json_format.MessageToDict(definition.artifact_type),
@@ -429,21 +532,43 @@ class _Execution:
         }
         if self.cluster.publish_logs:
             definitions["executor-logs"] = {"type": {"schemaTitle": "system.Artifact"}}
+        if self.release.names_outputs:
+            definitions = {output: {"name": output, **definition} for output, definition in definitions.items()}
         artifacts = {
-            output: {"artifacts": [{"uri": f"{root}/{name}/{salt}/{output}", **definition}]}
+            output: {"artifacts": [{"uri": f"{task_root}/{output}", **definition}]}
             for output, definition in definitions.items()
         }
+        root = self.cluster.root(pod)
         files = {
-            output: {"outputFile": f"{self.cluster.root(pod)}/tmp/kfp/outputs/{output}"}
+            output: {"outputFile": f"{root}/tmp/kfp/outputs/{output}"}
             for output in component.output_definitions.parameters
         }
-        output_file = f"{self.cluster.root(pod)}/tmp/kfp_outputs/output_metadata.json"
+        output_file = f"{root}/tmp/kfp_outputs/output_metadata.json"
+        if self.release.names_outputs:
+            output_file = str(local(Path(root or "/"), task_root) / "output_metadata.json")
         return {"artifacts": artifacts, "parameters": files, "outputFile": output_file}
+
+    def _resolved(self, container: Any, invocation: Any) -> Any:
+        """The container with the parameters in its arguments replaced, where that is the driver's work."""
+        if not self.release.resolves_early:
+            return container
+        values = json_format.MessageToDict(invocation).get("inputs", {}).get("parameterValues", {})
+
+        def value_of(match: re.Match[str]) -> str:
+            if match[1] not in values:
+                raise Refused(f"failed to resolve container args: parameter {match[1]!r} not found in executor input")
+            return _argument(values[match[1]])
+
+        resolved = copy.deepcopy(container)
+        for parts in (resolved.command, resolved.args):
+            # Those with outputs are left for the launcher.
+            parts[:] = [part if "$.outputs" in part else _PLACEHOLDER.sub(value_of, part) for part in parts]
+        return resolved
 
     def _on_host(self, pod: Path, path: str) -> Path:
         return pod / path.removeprefix(self.cluster.root(pod)).lstrip("/")
 
-    def _key(self, component: Any, container: Any, invocation: Message) -> str:
+    def _key(self, component: Any, container: Any, invocation: Message, claims: list[str]) -> str:
         """The fingerprint by which the cache knows a task: neither URIs nor contents are in it, but artifacts' ids."""
         inputs = json_format.MessageToDict(invocation).get("inputs", {})
         names = {
@@ -452,14 +577,29 @@ class _Execution:
         }
         outputs = json_format.MessageToDict(component.output_definitions)
         command = [*container.command, *container.args]
-        key = [self.spec.pipeline_info.name, names, inputs.get("parameterValues"), outputs, container.image, command]
+        logs = self.cluster.publish_logs
+        volumes = sorted(set(claims)) if self.release.keys_volumes else []
+        key = [
+            self.spec.pipeline_info.name,
+            names,
+            inputs.get("parameterValues"),
+            outputs,
+            logs,
+            volumes,
+            container.image,
+            command,
+        ]
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
-    def _launch(self, name: str, component: Any, container: Any, invocation: Any, pod: Path, salt: str) -> Task:
+    def _launch(
+        self, name: str, component: Any, container: Any, invocation: Any, pod: Path, salt: str, attempt: int
+    ) -> Task:
         json_format.ParseDict({"outputs": self._outputs(name, component, pod, salt)}, invocation)
-        for artifacts in invocation.inputs.artifacts.values():
-            if artifacts.artifacts[0].uri.partition("://")[0] in _SCHEMES:
-                self.cluster.download(artifacts.artifacts[0].uri, pod)
+        logs = invocation.outputs.artifacts.get("executor-logs")
+        if logs is not None and self.release.logs_attempts:
+            logs.artifacts[0].uri += f"-{attempt}"
+        for key, artifacts in invocation.inputs.artifacts.items():
+            self._download(key, artifacts.artifacts[0].uri, pod)
         for parameter in invocation.outputs.parameters.values():
             self._on_host(pod, parameter.output_file).parent.mkdir(parents=True, exist_ok=True)
         for artifacts in invocation.outputs.artifacts.values():
@@ -472,11 +612,13 @@ class _Execution:
         if process.returncode != 0:
             status = f"signal {-process.returncode}" if process.returncode < 0 else f"exit status {process.returncode}"
             task.message = f"failed to execute component: {status}"
-            return task
-        logs = invocation.outputs.artifacts.get("executor-logs")
+        output = PROTOS.ExecutorOutput()
         if logs is not None:
             local(pod, logs.artifacts[0].uri).write_text(process.stdout, encoding="utf-8")
-        output = PROTOS.ExecutorOutput()
+        if process.returncode != 0:
+            if logs is not None and self.release.logs_attempts:
+                task.outputs["executor-logs"] = self._published("executor-logs", logs.artifacts[0], output, pod)
+            return task
         output_file = self._on_host(pod, invocation.outputs.output_file)
         if output_file.exists():
             try:
@@ -489,6 +631,21 @@ class _Execution:
             task.outputs[key] = self._published(key, artifacts.artifacts[0], output, pod)
         task.state = "succeeded"
         return task
+
+    def _download(self, key: str, uri: str, pod: Path) -> None:
+        try:
+            bucket, path = _bucket(uri)
+        except Refused as error:
+            raise Refused(
+                f"failed to execute component: failed to fetch non default buckets: failed to parse bucketConfig for "
+                f"output artifact {key!r} with uri {uri!r}: {error}"
+            ) from None
+        if not path:
+            raise Refused(
+                f"failed to execute component: failed to download input artifact {key!r} from remote storage URI "
+                f"{uri!r}: URI {uri!r} has empty key given prefixed bucket {bucket!r}"
+            )
+        self.cluster.download(uri, pod)
 
     def _collected(self, invocation: Any, output: Any, component: Any, pod: Path) -> dict[str, Any]:
         values = {name: json_format.MessageToDict(value) for name, value in output.parameter_values.items()}
@@ -506,13 +663,22 @@ class _Execution:
     def _published(self, key: str, artifact: Any, output: Any, pod: Path) -> Stored:
         metadata = json_format.MessageToDict(artifact.metadata)
         uri = artifact.uri
-        if key in output.artifacts and output.artifacts[key].artifacts:
+        # The launcher's own output stays where it is, whatever is reported.
+        if key != "executor-logs" and key in output.artifacts and output.artifacts[key].artifacts:
             reported = output.artifacts[key].artifacts[0]
             uri = reported.uri or uri
             metadata.update(json_format.MessageToDict(reported.metadata))
         if uri.partition("://")[0] in _SCHEMES:  # otherwise the launcher only warns
+            if not uri.startswith(f"{self.root}/"):
+                raise Refused(
+                    f"failed to upload output artifact {key!r}: URI {uri!r} does not have expected bucket prefix "
+                    f"{self.root!r}"
+                )
             self.cluster.upload(uri, pod)
-        return self.cluster.record(_title(artifact.type), uri, {"display_name": key, **metadata})
+        session = json.dumps({"Provider": self.root.partition("://")[0], "Params": {}})
+        return self.cluster.record(
+            _title(artifact.type), uri, {"display_name": key, "store_session_info": session, **metadata}
+        )
 
 
 def _placeholders(invocation: Any, component: Any, root: str) -> dict[str, str]:

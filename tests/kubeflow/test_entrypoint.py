@@ -120,6 +120,15 @@ def test_an_executor_sees_local_paths_and_reports_addresses(root, probe):
     assert model["metadata"]["remark"] == "no path"
 
 
+def test_what_a_run_is_told_takes_the_place_of_what_was_compiled(root, probe):
+    compiled = {"custom_config": json.dumps({"epochs": 20, "hparams": {"width": 8}}), "target": 0.5}
+    called(root, parameters={**compiled, "run_search_epochs": 5, "run_learning_rate": 0.1, "run_target": 0.25})
+    properties = probe.seen["properties"]
+    assert set(properties) == {"custom_config", "target"}
+    assert json.loads(properties["custom_config"]) == {"epochs": 5, "hparams": {"width": 8, "learning_rate": 0.1}}
+    assert properties["target"] == 0.25
+
+
 @pytest.mark.parametrize(
     "lost", [{"instanceSchema": ""}, {"schemaTitle": "system.Artifact"}, {"schemaTitle": "system.Model"}]
 )

@@ -1,6 +1,7 @@
 """The stand-in for Kubeflow does what Kubeflow does: jobs of small shell containers, in which no TFX runs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ ARTIFACT = {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}
 TEXT = {"artifacts": {"text": {"artifactType": ARTIFACT}}}
 WRITE = """echo {word} > "{{{{$.outputs.artifacts['text'].path}}}}" """
 COPY = """cat "{{$.inputs.artifacts['text'].path}}" > "{{$.outputs.artifacts['text'].path}}" """
+
+
+CACHED = {"cachingOptions": {"enableCache": True}}
 
 
 def writer(word: str = "hello", **task: Any) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def test_an_artifact_travels_through_the_object_store_and_pods_leave_nothing(clu
     run = cluster.run(written(tmp_path, {"first": writer(), "second": copier("first")}))
     assert run.succeeded, str(run)
     uri = run.tasks["second"].outputs["text"].uri
-    assert uri.startswith("minio://bucket/root/small/run-1/second/")
+    assert uri.startswith("minio://mlpipeline/v2/artifacts/small/run-1/second/")
     assert cluster.stored(uri).read_text() == "hello\n"
     assert [path for path in (cluster.directory / "pods").rglob("*") if path.is_file()] == []
 
@@ -88,6 +92,10 @@ def test_a_container_gets_its_input_with_lost_types_and_an_output_for_logs(clust
     assert text["name"] == str(run.tasks["first"].outputs["text"].id)
     [logs] = invocation["outputs"]["artifacts"]["executor-logs"]["artifacts"]
     assert logs["type"] == {"schemaTitle": "system.Artifact"}
+    assert logs["name"] == "executor-logs" and logs["uri"].endswith("/executor-logs-0")
+    assert invocation["outputs"]["outputFile"].endswith(
+        logs["uri"].removeprefix("minio://").replace("executor-logs-0", "output_metadata.json")
+    )
     assert cluster.stored(run.tasks["show"].outputs["executor-logs"].uri).read_text() == run.tasks["show"].log
 
 
@@ -104,6 +112,121 @@ def test_a_failing_step_is_failed_with_its_status_and_what_follows_is_left_out(c
     assert run.tasks["beside"].state == "succeeded"
 
 
+def test_the_root_is_that_of_the_request_and_never_that_of_the_job(cluster, tmp_path):
+    file = written(tmp_path, {"first": writer()})
+    assert yaml.safe_load(file.read_text())["defaultPipelineRoot"] == "minio://bucket/root"
+    for root, expected in (("", "minio://mlpipeline/v2/artifacts"), ("gs://mine/root/", "gs://mine/root")):
+        [uri] = {one.uri for one in cluster.run(file, root=root).tasks["first"].outputs.values() if "text" in one.uri}
+        assert uri.startswith(f"{expected}/small/run-")
+    with pytest.raises(Refused, match="unsupported Cloud bucket"):
+        cluster.run(file, root="hdfs://host/root")
+
+
+def test_each_attempt_has_a_log_of_its_own_also_when_it_failed(cluster, tmp_path):
+    count = tmp_path / "count"
+    script = f"echo x >> {count}; wc -l < {count}; test $(wc -l < {count}) -ge 2"
+    run = cluster.run(written(tmp_path, {"flaky": step(script, retryPolicy={"maxRetryCount": 1})}))
+    logs = [one.uri for one in cluster.artifacts]
+    assert [uri.rpartition("/")[2] for uri in logs] == ["executor-logs-0", "executor-logs-1"]
+    assert [cluster.stored(uri).read_text().strip() for uri in logs] == ["1", "2"]
+    assert run.succeeded
+
+
+def test_an_older_release_keeps_one_log_of_what_succeeded(tmp_path):
+    older = Cluster(tmp_path / "cluster", release="2.14.3")
+    run = older.run(written(tmp_path, {"bad": step("exit 1"), "show": step("echo '{{$}}'")}))
+    assert run.tasks["bad"].outputs == {}
+    invocation = json.loads(run.tasks["show"].log)
+    assert invocation["outputs"]["outputFile"].endswith("/tmp/kfp_outputs/output_metadata.json")
+    [logs] = invocation["outputs"]["artifacts"]["executor-logs"]["artifacts"]
+    assert "name" not in logs and logs["uri"].endswith("/executor-logs")
+
+
+def importing(uri: str) -> dict[str, Any]:
+    importer = {"importer": {"artifactUri": {"constant": uri}, "typeSchema": ARTIFACT}}
+    return {"component": {"outputDefinitions": TEXT}, "executor": importer, "task": {}}
+
+
+@pytest.mark.parametrize("uri", ["/mnt/serving/1", "best/structure.json", "hdfs://host/model", "file:///mnt/serving"])
+def test_an_importer_takes_addresses_of_object_stores_alone(cluster, tmp_path, uri):
+    run = cluster.run(written(tmp_path, {"import": importing(uri), "copy": copier("import")}))
+    assert run.tasks["import"].message.endswith(f"no provider scheme found in artifact URI: {uri}")
+    assert run.tasks["copy"].state == "omitted"
+
+
+def reporting_uri(uri: str) -> dict[str, Any]:
+    """A step that says that its artifact lies elsewhere."""
+    report = f'{{"artifacts": {{"text": {{"artifacts": [{{"uri": "{uri}"}}]}}}}}}'
+    find = """file=$(echo '{{$}}' | sed 's/.*"outputFile": *"\\([^"]*\\)".*/\\1/'); mkdir -p $(dirname $file)"""
+    return step(f"{find}; echo '{report}' > $file", outputs=TEXT)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("/mnt/model", "failed to fetch non default buckets.*unrecognized uri format: '/mnt/model'"),
+        ("hdfs://host/model", "failed to fetch non default buckets.*unsupported Cloud bucket"),
+    ],
+)
+def test_an_input_that_lies_in_no_object_store_fails_the_step_that_wants_it(cluster, tmp_path, uri, message):
+    run = cluster.run(written(tmp_path, {"elsewhere": reporting_uri(uri), "copy": copier("elsewhere")}))
+    assert run.tasks["elsewhere"].state == "succeeded"  # what cannot be uploaded is only warned of
+    assert re.search(message, run.tasks["copy"].message)
+
+
+def test_a_whole_bucket_is_no_input(cluster, tmp_path):
+    run = cluster.run(written(tmp_path, {"import": importing("gs://bucket"), "copy": copier("import")}))
+    assert "has empty key given prefixed bucket 'gs://bucket'" in run.tasks["copy"].message
+
+
+def test_an_output_lies_below_the_root_of_the_run(cluster, tmp_path):
+    run = cluster.run(written(tmp_path, {"elsewhere": reporting_uri("minio://other/text")}))
+    assert "does not have expected bucket prefix 'minio://mlpipeline/" in run.tasks["elsewhere"].message
+
+
+@pytest.mark.parametrize(("release", "seen"), [("2.14.3", ["word", "word_metrics"]), ("2.17.0", ["word"])])
+def test_older_releases_download_everything_whose_key_starts_like_the_inputs(tmp_path, release, seen):
+    cluster = Cluster(tmp_path / "cluster", release=release)
+    cluster.stored("gs://elsewhere").mkdir(parents=True)
+    for name in ("word", "word_metrics", "sword"):
+        cluster.stored(f"gs://elsewhere/{name}").write_text(name)
+    inputs = copier("import")["task"]["inputs"]
+    look = step("""ls $(dirname "{{$.inputs.artifacts['text'].path}}")""", inputs=TEXT, task_inputs=inputs)
+    run = cluster.run(written(tmp_path, {"import": importing("gs://elsewhere/word"), "look": look}))
+    assert run.tasks["look"].log.split() == seen
+
+
+@pytest.mark.parametrize(("release", "state"), [("2.14.3", "cached"), ("2.17.0", "succeeded")])
+def test_another_volume_is_another_step_to_newer_releases(tmp_path, release, state):
+    cluster = Cluster(tmp_path / "cluster", release=release)
+    file = written(tmp_path, {"first": writer(**CACHED)})
+    job = file.read_text()
+    for claim, expected in (("one", "succeeded"), ("one", "cached"), ("two", state)):
+        mount = {"pvcMount": [{"constant": claim, "mountPath": "/mnt"}]}
+        platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"first": mount}}}}}
+        file.write_text(f"{job}\n---\n{yaml.safe_dump(platform)}")
+        assert cluster.run(file).tasks["first"].state == expected
+
+
+@pytest.mark.parametrize(("release", "says"), [("2.14.3", "0.00001"), ("2.17.0", "1e-05")])
+def test_numbers_in_arguments_are_written_as_the_release_writes_them(tmp_path, release, says):
+    inputs = {"parameters": {"rate": {"parameterType": "NUMBER_DOUBLE"}}}
+    show = step(
+        "echo {{$.inputs.parameters['rate']}}",
+        inputs=inputs,
+        task_inputs={"parameters": {"rate": {"runtimeValue": {"constant": 0.00001}}}},
+    )
+    cluster = Cluster(tmp_path / "cluster", release=release)
+    assert cluster.run(written(tmp_path, {"show": show})).tasks["show"].log.strip() == says
+
+
+def test_an_argument_without_a_value_fails_in_the_driver(cluster, tmp_path):
+    run = cluster.run(written(tmp_path, {"show": step("echo {{$.inputs.parameters['rate']}}")}))
+    assert run.tasks["show"].message == (
+        "failed to resolve container args: parameter 'rate' not found in executor input"
+    )
+
+
 def test_a_killed_step_is_failed_by_its_signal(cluster, tmp_path):
     run = cluster.run(written(tmp_path, {"killed": step("kill -9 $$")}))
     assert run.tasks["killed"].message == "failed to execute component: signal 9"
@@ -118,9 +241,6 @@ def test_retries_follow_the_policy_each_in_a_fresh_pod(cluster, tmp_path):
     flaky["task"]["retryPolicy"] = {"maxRetryCount": 1}
     run = cluster.run(written(tmp_path, {"flaky": flaky}))
     assert (run.tasks["flaky"].state, run.tasks["flaky"].attempts) == ("failed", 2)
-
-
-CACHED = {"cachingOptions": {"enableCache": True}}
 
 
 def test_an_equal_step_is_not_executed_twice(cluster, tmp_path):
@@ -202,7 +322,9 @@ def test_metadata_comes_back_as_ml_metadata_keeps_it(cluster, tmp_path):
     metadata = '{"number": 1, "flag": true, "list": [1], "struct": {"a": 1}, "text": "x"}'
     run = cluster.run(written(tmp_path, {"report": reporting(metadata)}))
     kept = {"number": 1, "flag": 1, "list": {"list": [1]}, "struct": {"struct": {"a": 1}}, "text": "x"}
-    assert run.tasks["report"].outputs["text"].metadata == {"display_name": "text", **kept}
+    found = run.tasks["report"].outputs["text"].metadata
+    assert json.loads(found.pop("store_session_info"))["Provider"] == "minio"
+    assert found == {"display_name": "text", **kept}
 
 
 @pytest.mark.parametrize(
@@ -259,8 +381,7 @@ def an_invocation() -> Any:
 
 
 def test_an_importer_gives_the_same_artifact_again(cluster, tmp_path):
-    importer = {"importer": {"artifactUri": {"constant": "gs://elsewhere/word"}, "typeSchema": ARTIFACT}}
-    imported = {"component": {"outputDefinitions": TEXT}, "executor": importer, "task": {}}
+    imported = importing("gs://elsewhere/word")
     cluster.stored("gs://elsewhere").mkdir(parents=True)
     cluster.stored("gs://elsewhere/word").write_text("imported")
     file = written(tmp_path, {"import": imported, "copy": copier("import", **CACHED)})

@@ -21,7 +21,7 @@ ORDER: dict[str, list[set[str]]] = {
         {"training"},
         {"calibrator", "exporter"},
         {"structure_exporter"},
-        {"frontier", "morph_trainer", "pushed_structure", "retrainer", "uniform_widths"},
+        {"frontier", "imported", "morph_trainer", "pushed_structure", "retrainer", "uniform_widths"},
     ],
     "pipelines": [
         {"account"},

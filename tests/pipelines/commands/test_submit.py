@@ -28,6 +28,16 @@ def test_a_job_is_submitted(invoke, server, job):
     assert "Already there: digits-" in invoke("submit", "--job", job)
 
 
+def test_a_run_is_told_other_values(invoke, server, tmp_path):
+    (tmp_path / "config.yaml").write_text(CONFIG.format(endpoint=server.url))
+    submit = ["submit", "--config", tmp_path / "config.yaml", "--parameter", "search_epochs=3"]
+    invoke(*submit, KFP_ENDPOINT="", KFP_TOKEN_FILE="")
+    [run] = server.state.runs.values()
+    assert run["runtime_config"]["parameters"] == {"search_epochs": 3}
+    said = invoke("submit", "--config", tmp_path / "config.yaml", "--parameter", "search_epoch=3", exit_code=2)
+    assert "did you mean search_epochs? There are: push_to, retrain_epochs, search_epochs, target" in said
+
+
 def test_a_configuration_is_compiled_uploaded_and_started_with_its_own_settings(invoke, server, tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG.format(endpoint=server.url))
     output = invoke("submit", "--config", tmp_path / "config.yaml", KFP_ENDPOINT="", KFP_TOKEN_FILE="")

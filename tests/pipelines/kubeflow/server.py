@@ -33,10 +33,11 @@ import yaml
 PREFIX = "/apis/v2beta1"
 TOKEN = "very-secret-token"  # of those that are let in
 
-Way = Literal["answer", "lost", "cut", "hang", "late", "die", "die before"]
+Way = Literal["answer", "garbled", "lost", "cut", "hang", "late", "die", "die before"]
 """What goes wrong.
 
 - `answer`: not executed, the status is answered.
+- `garbled`: executed, and the answer is another one, with status 200: a login page, or half of it.
 - `lost`: executed, then the connection is closed without an answer.
 - `cut`: the connection is closed and nothing executed.
 - `hang`: executed; the answer comes after `delay` seconds, too late.
@@ -235,6 +236,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.way == "answer":
             body = fault.body if fault.body is not None else _json(Refusal(fault.status, 13, "injected").body)
             return self._answer(fault.status, body, fault.headers)
+        if fault.way == "garbled":
+            status, body = _executed(server, request)
+            return self._answer(status, fault.body if fault.body is not None else body[: len(body) // 2], fault.headers)
         if fault.way == "late":
             time.sleep(fault.delay)
         if fault.way in ("lost", "hang", "late", "die"):

@@ -197,14 +197,30 @@ def test_what_differs_from_a_local_run_is_said(tmp_path):
     assert "Otherwise set kubeflow.push_to" in text
 
 
-def test_a_named_baseline_is_imported_and_compared_with(tmp_path):
-    job = compiled(tmp_path, TEXT + "kubeflow: {image: x, baseline_model: gs://bucket/serving/1}\n")
+@pytest.mark.parametrize("place", ["gs://bucket/serving/1", "/mnt/serving/1"])
+def test_a_named_baseline_is_read_by_a_step_in_each_run_and_compared_with(tmp_path, place):
+    """An importer takes no path, and what Pusher leaves is not laid out as the model that Evaluator opens."""
+    lines: list[str] = []
+    job = compiled(tmp_path, TEXT + f"kubeflow: {{image: x, baseline_model: {place}}}\n", lines)
     spec = yaml.safe_load(job.read_text())
-    importer = spec["deploymentSpec"]["executors"]["BaselineModel_executor"]["importer"]
-    assert importer["artifactUri"]["constant"] == "gs://bucket/serving/1"
+    reader = spec["root"]["dag"]["tasks"]["BaselineModel"]
+    assert reader["inputs"]["parameters"]["path"]["runtimeValue"]["constant"] == place
+    assert reader["cachingOptions"] == {}
+    assert "container" in spec["deploymentSpec"]["executors"]["BaselineModel_executor"]
+    on_a_volume = "kubeflow.baseline_model is /mnt/serving/1, a path on a volume that the step BaselineModel must mount"
+    assert any(on_a_volume in line for line in lines) == place.startswith("/")
     evaluator = spec["root"]["dag"]["tasks"]["Evaluator"]["inputs"]
     assert evaluator["artifacts"]["baseline_model"]["taskOutputArtifact"]["producerTask"] == "BaselineModel"
     assert "change_threshold" in evaluator["parameters"]["eval_config"]["runtimeValue"]["constant"]
+
+
+def test_a_baseline_that_only_the_launcher_reads_is_imported(tmp_path):
+    lines: list[str] = []
+    place = "minio://mlpipeline/v2/artifacts/digits/run/Retrainer/1/model"
+    [spec] = specs(compiled(tmp_path, TEXT + f"kubeflow: {{image: x, baseline_model: '{place}'}}\n", lines))
+    importer = spec["deploymentSpec"]["executors"]["BaselineModel_executor"]["importer"]
+    assert importer["artifactUri"]["constant"] == place
+    assert any("must be an artifact of an earlier run" in line for line in lines)
 
 
 def test_paths_of_the_cluster_replace_those_of_this_machine(tmp_path):

@@ -8,6 +8,7 @@ from morph_core import MorphError
 from morph_tfx.pipelines.kubeflow import credentials
 from morph_tfx.pipelines.kubeflow.credentials import find_credential
 
+POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
 HTTPS = "https://kubeflow.example.com/pipeline"
 
 
@@ -63,7 +64,7 @@ def test_a_pod_finds_its_own_token_and_reads_it_again(tmp_path):
 def test_a_pod_s_token_is_where_kubernetes_projects_it(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("projected")
     monkeypatch.setattr(credentials, "_POD_TOKEN", str(tmp_path / "token"))
-    found = find_credential("http://ml-pipeline.kubeflow.svc.cluster.local:8888", environment={})
+    found = find_credential("http://ml-pipeline.kubeflow.svc.cluster.local:8888", environment=POD)
     assert found is not None
     assert found.header()[1] == "Bearer projected"
 
@@ -128,8 +129,9 @@ def test_the_secret_is_not_in_the_representation():
         ("http://localhost:8888", True),
         ("http://127.0.0.1:8888", True),
         ("http://[::1]:8888", True),
-        ("http://ml-pipeline.kubeflow.svc:8888", True),
-        ("http://ml-pipeline:8888", True),
+        ("http://ml-pipeline.kubeflow.svc:8888", False),
+        ("http://ml-pipeline:8888", False),
+        ("http://intranet", False),
         ("http://kubeflow.example.com", False),
         ("http://10.0.0.7:8888", False),
         ("http://ml-pipeline.kubeflow.svc.example.com", False),
@@ -141,3 +143,22 @@ def test_a_secret_does_not_leave_the_machine_or_cluster_unencrypted(endpoint, sa
     else:
         with pytest.raises(MorphError, match=r"KFP_TOKEN would be sent without encryption"):
             find_credential(endpoint, environment={"KFP_TOKEN": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "safe"),
+    [
+        ("http://ml-pipeline.kubeflow.svc:8888", True),
+        ("http://ml-pipeline:8888", True),
+        ("http://kubeflow.example.com", False),
+        ("http://ml-pipeline.kubeflow.svc.example.com", False),
+    ],
+)
+def test_in_a_pod_the_cluster_s_own_services_are_known_by_their_names(endpoint, safe):
+    """Outside of it anybody in the network may answer to such a name."""
+    environment = {"KFP_TOKEN": "abc", **POD}
+    if safe:
+        assert find_credential(endpoint, environment=environment) is not None
+    else:
+        with pytest.raises(MorphError, match=r"would be sent without encryption"):
+            find_credential(endpoint, environment=environment)

@@ -69,6 +69,21 @@ REFUSED = {
         "The step 'my_data.gen' has a name that Kubeflow's workflows do not take",
         "with_id('my-data-gen')",
     ),
+    "an importer of a path": (
+        lambda: tfx.dsl.Importer(source_uri="/mnt/model", artifact_type=MODEL).with_id("Old"),
+        "Old (Importer) names /mnt/model, and Kubeflow imports from object stores alone",
+        "ImportedModel(path=...)",
+    ),
+    "an importer of another store": (
+        lambda: tfx.dsl.Importer(source_uri="hdfs://host/model", artifact_type=MODEL).with_id("Old"),
+        "Old (Importer) names hdfs://host/model",
+        "gs://, s3:// or minio://BUCKET/KEY",
+    ),
+    "an importer of a whole bucket": (
+        lambda: tfx.dsl.Importer(source_uri="gs://bucket/", artifact_type=MODEL).with_id("Old"),
+        "Old (Importer) names gs://bucket/",
+        "expected an address below a bucket",
+    ),
     "another kind of executor": (
         lambda: node(executor_spec.ExecutorContainerSpec(image="x", command=["y"])),
         "Odd (Odd) runs by ExecutorContainerSpec, which cannot be compiled for Kubeflow",

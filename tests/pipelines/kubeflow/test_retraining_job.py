@@ -113,7 +113,24 @@ def test_a_job_says_what_it_retrains_and_what_it_compares_with(tmp_path):
 
 
 def test_a_job_with_an_imported_structure_has_the_baseline_of_the_configuration(tmp_path):
-    job = next(yaml.safe_load_all(compiled(tmp_path, BASELINE + IMPORTED).read_text()))
-    executors = job["deploymentSpec"]["executors"]
-    assert executors["Structure_executor"]["importer"]["artifactUri"]["constant"] == "gs://bucket/best"
-    assert executors["BaselineModel_executor"]["importer"]["artifactUri"]["constant"] == "gs://bucket/serving/1"
+    tasks = next(yaml.safe_load_all(compiled(tmp_path, BASELINE + IMPORTED).read_text()))["root"]["dag"]["tasks"]
+    places = {"Structure": "gs://bucket/best/structure.json", "BaselineModel": "gs://bucket/serving/1"}
+    for step, place in places.items():
+        assert tasks[step]["inputs"]["parameters"]["path"]["runtimeValue"]["constant"] == place
+        assert tasks[step]["cachingOptions"] == {}
+
+
+def test_a_structure_on_a_volume_is_read_in_a_step_that_mounts_it(tmp_path):
+    """A path of this machine means nothing to the pods, so they may be told another."""
+    mounted = TEXT.replace(
+        "kubeflow: {",
+        "retrain_pipeline: {structure: best/structure.json}\nkubeflow: {structure: /mnt/best/structure.json, ",
+    ).replace("steps: {", 'steps: {"*": {volumes: [{pvc: best, mount: /mnt/best}]}, ')
+    lines: list[str] = []
+    spec, platform = yaml.safe_load_all(compiled(tmp_path, mounted, lines).read_text())
+    path = spec["root"]["dag"]["tasks"]["Structure"]["inputs"]["parameters"]["path"]
+    assert path["runtimeValue"]["constant"] == "/mnt/best/structure.json"
+    assert not any("importer" in executor for executor in spec["deploymentSpec"]["executors"].values())
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["Structure_executor"]
+    assert placed["pvcMount"][0]["mountPath"] == "/mnt/best"
+    assert any("It retrains /mnt/best/structure.json" in line for line in lines)

@@ -10,6 +10,7 @@ import yaml
 
 from morph_core import MorphError
 from morph_tfx.pipelines.kubeflow.runs import submit
+from morph_tfx.pipelines.kubeflow.upload import Job
 from tests.pipelines.kubeflow.client import WAYS, Patience, Waiting, connect, counts, write_job
 from tests.pipelines.kubeflow.server import TOKEN, KubeflowServer
 
@@ -99,3 +100,59 @@ def test_a_request_that_is_executed_after_it_timed_out_leaves_one_object(server,
     api = connect(server, Waiting(server, 0.0), timeout=0.3)
     submit(api, job)
     assert counts(server) == [1, 1, 1, 1]
+
+
+PAGE = b"<html>Log in</html>"
+CREATING = ["/pipelines$", "/upload_version$", "/experiments$", "/runs$"]
+
+
+@pytest.mark.parametrize("path", CREATING)
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"body": b"[]"}, {"body": b"{}"}, {"body": PAGE, "headers": {"Content-Type": "text/html"}}],
+    ids=["half", "list", "nothing", "page"],
+)
+def test_an_answer_that_cannot_be_read_to_what_was_executed_is_looked_into(server, job, path, answer):
+    patience = Patience(server)
+    server.fail("garbled", "POST", path, **answer)
+    run = submit(connect(server, patience), job)
+    assert counts(server) == [1, 1, 1, 1]
+    assert run.started and run.run_id in server.state.runs
+    assert len(patience.lines) == 1
+
+
+@pytest.mark.parametrize("path", CREATING)
+@pytest.mark.parametrize("body", [b'{"run_id', b"[]", b"{}"])
+def test_an_answer_that_is_never_readable_ends_in_one_message(server, job, path, body):
+    server.fail(200, "POST", path, times=float("inf"), body=body)
+    with pytest.raises(MorphError, match=r"asked 6 times.*its answer cannot be read: not the JSON that is expected"):
+        submit(connect(server), job)
+
+
+def test_where_it_is_not_known_whether_a_run_was_started_the_message_says_how_to_go_on(server, job):
+    """The login page comes in the middle and stays: a command that is merely repeated would start a second run."""
+    api = connect(server)
+    submit(api, job, run_name="other")
+    page = {"body": PAGE, "headers": {"Content-Type": "text/html"}}
+    server.fail("garbled", "POST", "/runs$", **page)
+    server.fail(200, "GET", "/runs$", times=float("inf"), **page)
+    [posted, listed] = server.faults
+    server.fault_for = lambda method, path: (
+        listed if (method, posted.times) == ("GET", 0) else KubeflowServer.fault_for(server, method, path)
+    )
+    server.faults = [posted]
+    with pytest.raises(MorphError, match=r"not known whether .* was executed. Give the command with --run-name") as end:
+        submit(api, job)
+    [name] = [one["display_name"] for one in server.state.runs.values() if one["display_name"] != "other"]
+    assert f"--run-name {name}" in str(end.value)
+    server.fault_for = lambda method, path: None
+    assert not submit(api, job, run_name=name).started
+    assert len(server.state.runs) == 2
+
+
+def test_a_run_names_the_root_of_its_artifacts_since_the_server_does_not_look_for_it_in_the_job(server, tmp_path):
+    job = write_job(tmp_path)
+    job.path.write_text(job.path.read_text() + "defaultPipelineRoot: minio://mlpipeline/mine\n")
+    submit(connect(server), Job.load(job.path))
+    [stored] = server.state.runs.values()
+    assert stored["runtime_config"] == {"parameters": {}, "pipeline_root": "minio://mlpipeline/mine"}

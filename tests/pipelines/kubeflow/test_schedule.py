@@ -185,3 +185,29 @@ def test_a_server_that_knows_no_filter_does_not_make_us_take_another_for_ours(se
     )
     schedule.put_schedule(api, "digits", settings(api, job, cron="0 0 4 * * *"))
     assert len(schedules_of(server)) == len(schedules_of(server, "other")) == 1
+
+
+def test_what_the_server_fills_in_is_no_change(server, job):
+    """Where nobody names a service account, the API answers with its own."""
+    api = connect(server)
+    made, _ = schedule.put_schedule(api, "digits", settings(api, job))
+    assert schedules_of(server)[0]["service_account"] == "pipeline-runner"
+    for _ in range(2):
+        again, changed = schedule.update_schedule(api, "digits", lambda old: replace(old, max_concurrency=1))
+        assert (again.id, changed) == (made.id, False)
+    _, changed = schedule.update_schedule(api, "digits", lambda old: replace(old, cron="0 0 5 * * *"))
+    assert changed
+    assert server.received("POST", "/recurringruns$")[-1].body.get("service_account") is None
+    moved, changed = schedule.update_schedule(
+        api, "digits", lambda old: replace(old, service_account="pipeline-runner")
+    )
+    assert changed and moved.settings.service_account == "pipeline-runner"
+
+
+def test_a_schedule_names_the_root_of_its_runs(server, job):
+    api = connect(server)
+    wanted = settings(api, job, root="gs://bucket/root")
+    schedule.put_schedule(api, "digits", wanted)
+    assert schedules_of(server)[0]["runtime_config"] == {"parameters": {}, "pipeline_root": "gs://bucket/root"}
+    assert schedule.list_schedules(api, "digits")[0].settings == wanted
+    assert schedule.put_schedule(api, "digits", wanted)[1] is False
