@@ -1,7 +1,9 @@
 """What became of the last run, in a file: what an alert sees, and when a retraining is left out."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,13 @@ def project(tmp_path):
     (tmp_path / "module.py").write_text("".join(f"def {function}: ...\n" for function in functions))
     write_span(tmp_path, 1)
     (tmp_path / "pushed" / "7").mkdir(parents=True)
-    (tmp_path / "metadata.sqlite").write_text("what ran")
+    write_metadata(tmp_path, "CREATE TABLE MLMDEnv (schema_version)")
     return tmp_path
+
+
+def write_metadata(project: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(project / "metadata.sqlite")) as connection, connection:
+        connection.execute(statement)
 
 
 def write_span(project: Path, number: int) -> None:
@@ -148,7 +155,7 @@ def another_push(project):
 
 
 def another_run(project):
-    (project / "metadata.sqlite").write_text("what ran, and more")
+    write_metadata(project, "INSERT INTO MLMDEnv VALUES (10)")
 
 
 @pytest.mark.parametrize("change", [new_span, corrected_data, another_module, a_rollback, another_push, another_run])
