@@ -24,6 +24,7 @@ GIVES = {
         "_version": "the version",
         "errors": "MorphError",
         "arrays": "values of weights",
+        "files": "JSON, within limits",
         "cost": "FLOPs, parameters, ms",
         "network": "ChannelGraph, its gates",
         "structure": "Structure, its network",
@@ -55,7 +56,7 @@ GIVES = {
 }
 # Where a room stands in its row, from 0 to 1, so that no arrow runs through a box; without one, rooms spread evenly.
 PLACES = {
-    "_version": 0.86, "errors": 0.14, "arrays": 0.86,
+    "_version": 0.86, "errors": 0.14, "arrays": 0.86, "files": 0.5,
     "training": 0.3, "artifacts": 0.75, "calibrator": 0.1, "exporter": 0.54, "structure_exporter": 0.75,
     "morph_trainer": 0.03, "retrainer": 0.218, "uniform_widths": 0.406, "frontier": 0.594, "pushed_structure": 0.782,
     "imported": 0.97,

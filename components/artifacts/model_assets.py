@@ -17,10 +17,11 @@ from collections.abc import Mapping
 import tensorflow_transform as tft
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 import morph_core as morph
+
+from .inside import text_inside
 
 STRUCTURE_FILE = "assets.extra/structure.json"
 SCHEMA_FILE = "assets.extra/schema.pbtxt"
@@ -53,6 +54,9 @@ def write(
 
 
 def read(directory: str, name: str) -> str | None:
-    """The text of one of the files in a SavedModel, or None when the model does not carry it."""
-    path = os.path.join(directory, name)
-    return str(io_utils.read_string_file(path)) if fileio.exists(path) else None
+    """The text of one of the files in a SavedModel, or None when the model does not carry it.
+
+    Raises:
+        MorphError: the file leads out of the model's directory, is too large, or is no text.
+    """
+    return text_inside(directory, name)

@@ -1,12 +1,15 @@
 """A network's weights as one file of plain arrays, from which the network is made again without trusting the file."""
 
 import io
+import math
 import zipfile
 
 import keras
 import numpy as np
 
 from morph_core import MorphError
+
+_HEAD = 1 << 16  # bytes, for the names of an entry and of its weight, and for the file as a whole
 
 
 def packed(model: keras.Model) -> bytes:
@@ -15,6 +18,11 @@ def packed(model: keras.Model) -> bytes:
     values = {str(number): value for number, value in enumerate(model.get_weights())}
     np.savez(buffer, paths=np.array([weight.path for weight in model.weights]), **values)
     return buffer.getvalue()
+
+
+def most_bytes(model: keras.Model) -> int:
+    """What the file of a model's weights may have at most, in bytes: twice what 64-bit numbers take, and names."""
+    return _HEAD + sum(_HEAD + 16 * math.prod(weight.shape) for weight in model.weights)
 
 
 def unpack_into(model: keras.Model, content: bytes, source: str, instead: str) -> None:
@@ -30,10 +38,15 @@ def unpack_into(model: keras.Model, content: bytes, source: str, instead: str) -
         MorphError: the file is damaged, or its weights are not this network's.
     """
     try:
+        # Compressed, a small file can stand for more than all memory.
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > most_bytes(model):
+            raise ValueError(f"it holds {size:,} bytes, more than the network has")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             paths = stored["paths"].tolist()
             values = [stored[str(number)] for number in range(len(paths))]
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, OSError, MemoryError, NotImplementedError, zipfile.BadZipFile) as error:
         raise MorphError(
             f"The weights in {source} cannot be read ({error}). Restore the file, or {instead}."
         ) from error

@@ -17,6 +17,7 @@ import morph_core as morph
 from morph_core import report
 
 from ..artifacts import weights
+from ..artifacts.inside import read_inside, text_inside
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..artifacts.structure_properties import cost_properties, goal_properties
@@ -81,22 +82,16 @@ class StructureExporter:
             The structure.
 
         Raises:
-            MorphError: the file is missing or is no structure, or it belongs to another network.
+            MorphError: the file is missing, leads out of the artifact or is no structure, or it belongs to another
+                network.
         """
         path = self.structure_path
-        if not fileio.exists(path):
+        text = text_inside(self.artifact.uri, STRUCTURE_FILE)
+        if text is None:
             raise morph.MorphError(
                 f"There is no structure at {path}. A MorphStructure artifact holds a {STRUCTURE_FILE}, as MorphTrainer "
                 "writes it; check the artifact's URI, or run MorphTrainer again if the file was deleted."
             )
-        with fileio.open(path, "rb") as file:
-            content = file.read()
-        try:
-            text = content.decode()
-        except UnicodeDecodeError as error:
-            raise morph.MorphError(
-                f"{path} is not a text file ({error}), so it is no structure. Restore it, or run MorphTrainer again."
-            ) from error
         structure = morph.Structure.from_json(text, source=path)
         if graph is not None and structure.fingerprint != graph.fingerprint:
             raise morph.MorphError(
@@ -116,14 +111,13 @@ class StructureExporter:
             MorphError: there are no weights, or they are not this network's.
         """
         path = os.path.join(self.artifact.uri, WEIGHTS_FILE)
-        if not fileio.exists(path):
+        content = read_inside(self.artifact.uri, WEIGHTS_FILE, weights.most_bytes(model))
+        if content is None:
             raise morph.MorphError(
                 f"warm_start: there are no weights at {path}. Have MorphTrainer write them with keep_weights=True, "
                 "without expand_to: widened layers have channels that nobody trained. Or train from scratch, without "
                 "warm_start."
             )
-        with fileio.open(path, "rb") as file:
-            content = file.read()
         weights.unpack_into(model, content, path, "run MorphTrainer again, or train without warm_start")
 
     def _describe(self, structure: morph.Structure) -> None:

@@ -23,6 +23,7 @@ from tfx.utils import path_utils
 import morph_core as morph
 
 from ..artifacts import model_assets, weights
+from ..artifacts.inside import read_inside
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..artifacts.structure_properties import cost_properties, goal_properties
@@ -127,8 +128,9 @@ def read_network(uri: str, seed: keras.Model) -> tuple[keras.Model, morph.Struct
         )
     structure = morph.Structure.from_json(text, source=os.path.join(saved_model, model_assets.STRUCTURE_FILE))
     network = morph.rebuild(seed, structure, weights="fresh")
-    with fileio.open(path, "rb") as file:
-        weights.unpack_into(network, file.read(), path, "train the model again")
+    content = read_inside(uri, WEIGHTS_FILE, weights.most_bytes(network))
+    assert content is not None  # as found above
+    weights.unpack_into(network, content, path, "train the model again")
     return network, structure
 
 

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import MorphError
+from ..files import read_json
 from .calibration import CALIBRATION_VERSION, Calibration, calibration_of
 
 DEVICE_VERSION = 1
@@ -125,14 +124,14 @@ def read_calibration(path: str | os.PathLike[str]) -> Device | Calibration:
 
     def refuse(what: str) -> MorphError:
         return MorphError(
-            f"Calibration file {path}: {what}. Expected JSON with schema_version {CALIBRATION_VERSION}, as "
+            f"Calibration file {path}: {what[:300]}. Expected JSON with schema_version {CALIBRATION_VERSION}, as "
             f"morph-tfx calibrate writes it, or with schema_version {DEVICE_VERSION}, name, gflops, precision, "
             "gigabytes_per_second, overhead_us and source."
         )
 
     try:
-        data = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = read_json(path)
+    except (OSError, ValueError) as error:
         raise refuse(f"it cannot be read ({error})") from error
     if not isinstance(data, dict):
         raise refuse(f"its fields are wrong ({type(data).__name__})")

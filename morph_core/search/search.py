@@ -89,10 +89,10 @@ class StructureSearch(keras.Model):
             as a teacher does (Hinton et al. 2015, arXiv 1503.02531). A trained `keras.Model` with the seed's inputs and
             outputs is a teacher, which stays as it is. True: the teacher is the seed with its weights at the cut, all
             channels open; it has been trained for the search's epochs only, and on small images the network learned to
-            be as wrong as that (13 points and more below none). Or a dict with some of "teacher", "temperature" (3 by default), "weight" of the teacher beside the
-            labels (0.5) and "loss", a `keras.distillation` loss. By itself it is, for classes and for yes or no, the
-            divergence of softened answers; for numbers (regression) the mean squared error to the teacher's. The loss
-            that `fit` logs has it in it, that of the validation data has not.
+            be as wrong as that (13 points and more below none). Or a dict with some of "teacher", "temperature" (3 by
+            default), "weight" of the teacher beside the labels (0.5) and "loss", a `keras.distillation` loss. By itself
+            it is, for classes and for yes or no, the divergence of softened answers; for numbers (regression) the mean
+            squared error to the teacher's. The loss that `fit` logs has it in it, that of the validation data has not.
 
     Raises:
         MorphError: the model is subclassed, has a training step of its own, or has a layer that cannot be made anew at

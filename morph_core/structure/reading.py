@@ -40,7 +40,7 @@ def checked(data: Any, source: str, fields: Collection[str], version: int) -> di
     found = data.get("schema_version")
     need(
         found == version and not isinstance(found, bool),
-        f"schema_version is {found!r}, this version reads {version}",
+        f"schema_version is {str(found)[:40]}, this version reads {version}",
     )
     need(set(data) == set(fields), f"expected the fields {sorted(fields)}, received {sorted(map(str, data))[:20]}")
     need(isinstance(data["fingerprint"], str), "field 'fingerprint' is not text")

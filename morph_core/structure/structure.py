@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MorphError
-from .reading import checked, fail
+from ..files import json_of, read_text
+from .reading import checked
 
 if TYPE_CHECKING:  # reading a structure takes no Keras
     from ..network.graph import ChannelGraph
@@ -120,8 +121,8 @@ class Structure:
             MorphError: the text is not a structure; the message names the field.
         """
         try:
-            data = json.loads(text, parse_constant=lambda token: fail(source, f"{token} is not a number"))
-        except (json.JSONDecodeError, RecursionError) as error:
+            data = json_of(text)
+        except ValueError as error:
             raise MorphError(
                 f"Structure file {source} is not valid JSON ({error}). It may have been cut short: copy it again, or "
                 "take the artifact of another run."
@@ -149,8 +150,8 @@ class Structure:
             MorphError: there is no such file, or it is not a structure.
         """
         try:
-            text = pathlib.Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
             raise MorphError(
                 f"Structure file {path} cannot be read ({error}). Give the path of a structure.json."
             ) from error

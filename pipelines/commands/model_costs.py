@@ -18,6 +18,7 @@ import morph_core as morph
 from morph_core.cost.costs import written
 
 from ..account import change, cost_title
+from .keras_file import check_keras_file
 
 APPLICATIONS = "keras.applications:"
 
@@ -142,6 +143,7 @@ def load_model(model: str, shape: str | None) -> keras.Model:
         raise morph.MorphError(
             f"{model} {what}. Give a model saved with model.save('model.keras'), or {APPLICATIONS}ResNet50."
         )
+    check_keras_file(path)
     try:
         # In safe mode, a file that brings Python code of its own (a Lambda layer) is refused.
         loaded: Any = keras.saving.load_model(path, compile=False, safe_mode=True)

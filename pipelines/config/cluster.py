@@ -68,9 +68,9 @@ class KubeflowConfig(Section):
         examples=["/mnt/best/structure.json"],
     )
     accelerator: Accelerator | None = Field(None, description="accelerators of each MorphTrainer and Retrainer step")
-    cpu: float | None = Field(None, gt=0, description="CPU limit of those steps, in cores", examples=[4])
+    cpu: float | None = Field(None, gt=0, le=1e5, description="CPU limit of those steps, in cores", examples=[4])
     memory: float | None = Field(
-        None, ge=0.001, description="memory limit of those steps, in GB (10^9 bytes)", examples=[16]
+        None, ge=0.001, le=1e6, description="memory limit of those steps, in GB (10^9 bytes)", examples=[16]
     )
     steps: dict[str, StepSettings] = Field(
         default_factory=dict,

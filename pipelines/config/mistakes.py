@@ -8,20 +8,42 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from .pipeline import PipelineConfig
 
+Path = tuple[str | int, ...]
+"""The keys, and places in lists, that lead to a value of the file."""
+
 _MAY_BE_SECRET = {"env", "secrets"}
+_LONGEST = 200  # characters of a value that are repeated in a message
 
 
-def explained(error: ValidationError) -> list[str]:
-    """The problems in a configuration, each in one line that begins with its key."""
-    lines = [_explain(problem) for problem in error.errors()]
-    # One line a key: of a value that may be of several kinds, pydantic reports each kind that it is not.
-    return list({line.split(":")[0]: line for line in reversed(lines)}.values())[::-1]
+def explained(error: ValidationError, lines: Mapping[Path, int]) -> list[str]:
+    """The problems in a configuration, each in one line that begins with its line in the file and its key.
+
+    Args:
+        error: of the check.
+        lines: the line of each key and of each element of a list in the file, by the way that leads there.
+    """
+    told = {}
+    for problem in reversed(error.errors(include_url=False)):
+        text = _explain(problem)
+        # One line a key: of a value that may be of several kinds, pydantic reports each kind that it is not.
+        told[text.split(":")[0]] = f"{_line(problem['loc'], text, lines)}{text}"
+    return list(told.values())[::-1]
+
+
+def _line(location: Path, text: str, lines: Mapping[Path, int]) -> str:
+    """Where a problem is, as far as the file has what is wrong: "line 7: "; "" where it is about the whole file."""
+    # Pydantic's locations have parts that the file has not; and what is told of several keys begins with one of them.
+    way: Path = ()
+    for part in location or text.partition(":")[0].split("."):
+        way = (*way, part) if (*way, part) in lines else way
+    return f"line {lines[way]}: " if way else ""
 
 
 def _kinds(annotation: Any) -> list[Any]:
@@ -75,5 +97,6 @@ def _explain(problem: Any) -> str:
     )
     expected = expected.replace("expected match pattern", "expected text that matches")
     # What stands where a secret could stand is not repeated in a message.
-    got = "" if _MAY_BE_SECRET & set(keys) else f", got {problem['input']!r}"
+    got = repr(problem["input"])
+    got = "" if _MAY_BE_SECRET & set(keys) else f", got {got[:_LONGEST]}{'...' if len(got) > _LONGEST else ''}"
     return f"{name}: {expected}{got}{about}{example}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from morph_core import MorphError
 from morph_core.cost.amounts import amounts_by_cost
@@ -52,6 +53,25 @@ Multiples = Annotated[
 def _plain(value: Any) -> Any:
     """A value as it stands in the file, where a section is a mapping."""
     return value.model_dump(mode="json", exclude_none=True) if isinstance(value, Section) else value
+
+
+def _as_json(value: Any, place: str = "hparams") -> None:
+    """Raises ValueError for a value that JSON has no word for, in which hyperparameters travel to build_model."""
+    if isinstance(value, Mapping):
+        for key, inside in value.items():
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"{place} has the key {key!r}; keys are expected to be text, such as '{key}' in quotes"
+                )
+            _as_json(inside, f"{place}.{key}")
+    elif isinstance(value, list):
+        for index, inside in enumerate(value):
+            _as_json(inside, f"{place}[{index}]")
+    elif not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(
+            f"{place} is {value!r} ({type(value).__name__}); numbers, text, true, false, null, and lists and mappings "
+            "of these are expected, as JSON has them. A date is written in quotes"
+        )
 
 
 class RetrainPipelineConfig(Section):
@@ -158,6 +178,12 @@ class PipelineConfig(Section):
     beam_args: tuple[str, ...] = Field((), description="further arguments of the Apache Beam pipelines, as they are")
     kubeflow: KubeflowConfig | None = Field(None, description="needed to compile for Kubeflow only")
     kubeflow_api: KubeflowApiConfig | None = Field(None, description="how 'submit' and 'schedule' reach the cluster")
+
+    @field_validator("hparams")
+    @classmethod
+    def _hparams_can_travel(cls, value: dict[str, Any]) -> dict[str, Any]:
+        _as_json(value)
+        return value
 
     @model_validator(mode="after")
     def _known_cost_and_gate(self) -> PipelineConfig:

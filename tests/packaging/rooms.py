@@ -10,7 +10,7 @@ from tests.packaging.source import LAYERS, ROOT, modules
 ORDER: dict[str, list[set[str]]] = {
     "morph_core": [
         {"_version", "errors"},
-        {"arrays"},
+        {"arrays", "files"},
         {"cost"},
         {"network"},
         {"structure"},

@@ -18,8 +18,10 @@ from tests.components.conftest import DIGITS, make
         (lambda path: path.write_bytes(b""), "cannot be read"),
         (lambda path: np.savez(path, **{"paths": np.array(["a"]), "0": np.zeros(3)}), r"of another network: .*differ"),
         (lambda path: np.savez(path, paths=np.array([object()], dtype=object)), "cannot be read"),
+        (lambda path: np.savez_compressed(path, a=np.zeros(2_000_000)), r"cannot be read .*it holds 16,000,\d+ bytes"),
+        (lambda path: path.write_bytes(bytes(16_000_000)), r"is larger than [\d,]+ bytes"),
     ],
-    ids=["cut off", "empty", "another network", "with a pickle"],
+    ids=["cut off", "empty", "another network", "with a pickle", "compressed zeros", "zeros"],
 )
 def test_weights_that_cannot_be_used_are_refused(tmp_path, damage, message):
     seed = user_module.load({"module_file": DIGITS}).seed({})

@@ -168,3 +168,20 @@ def test_in_place_the_last_search_takes_the_length_of_both_trainings(changes, le
 )
 def test_what_does_not_go_into_one_run_is_refused(changes, part):
     expect_refusal(changes, [part])
+
+
+@pytest.mark.parametrize(
+    ("hparams", "told"),
+    [
+        ("{start: 2024-01-31}", "hparams.start is datetime.date(2024, 1, 31) (date)"),
+        ("{rates: [0.1, .nan]}", "hparams.rates[1] is nan (float)"),
+        ("{widths: {1: 32}}", "hparams.widths has the key 1; keys are expected to be text"),
+    ],
+)
+def test_hyperparameters_are_what_json_can_hold(hparams, told):
+    expect_refusal([f"hparams: {hparams}"], [told])
+    assert config_of("hparams: {a: [1, 0.5, null, true, {b: text}]}").hparams["a"][4] == {"b": "text"}
+
+
+def test_a_number_that_is_none_is_refused():
+    expect_refusal(["evaluate: {lower_bound: .nan}"], ["evaluate.lower_bound: expected a finite number, got nan"])

@@ -52,7 +52,7 @@ from tests.pipelines.config.sample import cluster_of, error_of, expect_refusal
 )
 def test_what_cannot_work_is_refused_by_name(entry, parts):
     settings = entry if entry.startswith("{") else f"{{{entry}}}"
-    expect_refusal([f"kubeflow: {{image: x, steps: {{MorphTrainer: {settings}}}}}"], ["\n  kubeflow", *parts])
+    expect_refusal([f"kubeflow: {{image: x, steps: {{MorphTrainer: {settings}}}}}"], ["\n  line 9: kubeflow", *parts])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""JSON files from outside, read within limits.
+
+A file that is larger or more deeply nested than any that is written here is damage or an attack, and so is a number
+that no computer counts with. It ends in a reason, before memory or Python's stack do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+from typing import Any, NoReturn
+
+MOST_BYTES = 1 << 26
+"""Of a file; a structure of a network with a hundred thousand channels has one."""
+
+MOST_DEPTH = 64
+"""How deep objects and lists may be nested; a structure's are five deep."""
+
+_MOST_DIGITS = 300  # 10 to that power is still a float
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is too large, or no JSON within the limits; the message is the reason.
+    """
+    return json_of(read_text(path))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file, of at most `MOST_BYTES`.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is too large, or no text; the message is the reason.
+    """
+    with pathlib.Path(path).open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"the file is larger than {MOST_BYTES:,} bytes")
+    return content.decode("utf-8")
+
+
+def json_of(text: str) -> Any:
+    """What JSON text means: objects, lists, text, truth values, nulls and numbers that are finite.
+
+    Args:
+        text: in JSON.
+
+    Raises:
+        ValueError: it is no JSON within the limits; the message is the reason.
+    """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"it is longer than {MOST_BYTES:,} characters")
+    try:
+        data = json.loads(text, parse_constant=_no_number, parse_int=_whole, parse_float=_finite)
+    except RecursionError:
+        raise ValueError(_too_deep()) from None
+    level = [data]
+    for _ in range(MOST_DEPTH + 1):
+        inside = [value for value in level if isinstance(value, dict | list)]
+        level = [part for value in inside for part in (value.values() if isinstance(value, dict) else value)]
+        if not inside:
+            return data
+    raise ValueError(_too_deep())
+
+
+def _too_deep() -> str:
+    return f"its objects and lists are nested more than {MOST_DEPTH} deep"
+
+
+def _no_number(token: str) -> NoReturn:
+    raise ValueError(f"{token} is not a number")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"{digits[:10]}... has {len(digits)} digits, more than any number here")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:40]} is not a finite number")
+    return number

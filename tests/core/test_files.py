@@ -1,0 +1,57 @@
+"""JSON from outside ends in a reason where it is larger, deeper or longer than anything that is written here."""
+
+import json
+import time
+
+import pytest
+
+import morph_core as morph
+from morph_core import files
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested more than 64 deep"),
+        ("[" * 65 + "1" + "]" * 65, "nested more than 64 deep"),
+        ('{"a":' * 300 + "1" + "}" * 300, "nested more than 64 deep"),
+        ("9" * 5000, "has 5000 digits"),
+        ("1e999", "1e999 is not a finite number"),
+        ("[NaN]", "NaN is not a number"),
+        ("{", "Expecting property name"),
+    ],
+)
+def test_what_is_beyond_the_limits_is_refused_with_the_reason(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        files.json_of(text)
+
+
+def test_what_is_within_them_is_read_as_it_is():
+    data = {"a": [1, -2.5, None, True, "text", {"b": []}], "c": 10**299}
+    assert files.json_of(json.dumps(data)) == data
+    deep = json.loads("[" * 64 + "]" * 64)
+    assert files.json_of(json.dumps(deep)) == deep
+
+
+def test_a_file_is_read_no_further_than_the_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"larger than 1,000 bytes"):
+        files.read_json("/dev/zero")
+    (tmp_path / "a.json").write_text(" " * 999 + "1")
+    assert files.read_json(tmp_path / "a.json") == 1
+
+
+@pytest.mark.parametrize("read", [morph.Structure.load, morph.latency], ids=["structure", "calibration"])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"schema_version": ' + "9" * 5000 + "}", '{"schema_version": ' + "9" * 200 + "}", '{"a": 1e999}'],
+    ids=["depth", "digits", "large version", "infinity"],
+)
+def test_structures_and_calibrations_are_refused_at_once_and_briefly(tmp_path, read, text):
+    path = tmp_path / "file.json"
+    path.write_text(text)
+    start = time.process_time()
+    with pytest.raises(morph.MorphError, match=r"file\.json") as caught:
+        read(str(path))
+    assert len(str(caught.value)) < 1000
+    assert time.process_time() - start < 5
