@@ -27,6 +27,7 @@ class Memory:
         trajectory: what was seen at each look, as in `Structure.trajectory`.
         steps: training steps taken.
         seen: what the last look saw, for the logs of `fit`.
+        widths: open channels of each group that can be pruned, at the last look.
         epoch_length: steps of an epoch, once they are known.
         rollbacks: how often the search has gone back to an earlier state because it diverged.
         all_closed: whether it was said that no channel is left open.
@@ -36,6 +37,7 @@ class Memory:
     trajectory: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     steps: int = 0
     seen: dict[str, float] = dataclasses.field(default_factory=dict)
+    widths: dict[str, int] = dataclasses.field(default_factory=dict)
     epoch_length: int | None = None
     rollbacks: int = 0
     all_closed: bool = False

@@ -444,6 +444,14 @@ class StructureSearch(keras.Model):
             sync()
 
     @property
+    def widths(self) -> dict[str, int]:
+        """How many channels of each group that can be pruned were open at the last look; empty before the first.
+
+        For curves. What the search will find is `structure()`.
+        """
+        return dict(self._memory.widths)
+
+    @property
     def incidents(self) -> tuple[str, ...]:
         """What went wrong so far and what was done about it, a sentence each; also in the structure's settings."""
         return tuple(self._memory.incidents)

@@ -94,6 +94,10 @@ class Steering:
             }
         )
         self._memory.seen = {name: value for name, value in (state | each).items() if value is not None}
+        open_channels = self._widths(alive.astype(float)).astype(int).tolist()
+        self._memory.widths = {
+            group.name: width for group, width in zip(self._graph.groups, open_channels, strict=True) if group.prunable
+        }
         return dict(self._memory.seen)
 
     def kept(self) -> np.ndarray:
