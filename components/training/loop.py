@@ -15,6 +15,7 @@ from morph_core.search.checkpoint import Storage, fit_with_checkpoints
 
 from ..artifacts.properties import set_custom_properties
 from . import distribution
+from .curves import WidthCurves
 from .inputs import TrainingInputs
 from .progress import ProgressCallback
 
@@ -49,10 +50,11 @@ def train(
     Raises:
         MorphError: a batch cannot be trained on, or the loss is no longer a number at the end.
     """
+    every = max(1, inputs.steps // _CURVE_POINTS)
     tensorboard = keras.callbacks.TensorBoard(
         log_dir=log_dir,
         write_graph=False,
-        update_freq=max(1, inputs.steps // _CURVE_POINTS),  # pyright: ignore[reportArgumentType]
+        update_freq=every,  # pyright: ignore[reportArgumentType]
         profile_batch=0,
     )
     distribution.prepare(model, inputs.train)
@@ -64,7 +66,7 @@ def train(
             "epochs": inputs.epochs,
             "steps_per_epoch": inputs.steps_per_epoch,
             "validation_data": inputs.evaluation,
-            "callbacks": [tensorboard, progress],
+            "callbacks": [tensorboard, WidthCurves(log_dir, every, inputs.steps_per_epoch), progress],
             "verbose": 0,
         }
         try:

@@ -63,6 +63,7 @@ class ProgressCallback(keras.callbacks.Callback):
         self._epoch: int | None = None
         self._bar: Live | None = None
         self._is_whole = True
+        self._incidents_told = 0
         self.seconds: float | None = None
 
     def set_model(self, model: keras.Model) -> None:
@@ -87,6 +88,7 @@ class ProgressCallback(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._tell_incidents()
         self._done = (self._epoch or 0) * self._steps_per_epoch + batch + 1
         now = time.monotonic()
         if self._first_step_at is None:  # the first step traces and compiles; it says nothing about the others
@@ -103,6 +105,7 @@ class ProgressCallback(keras.callbacks.Callback):
             self._print(f"step {self._done}/{self._steps}  {self._values(logs, now)}")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        self._tell_incidents()
         validated = {name: value for name, value in (logs or {}).items() if name.startswith("val_")}
         if validated:
             metrics = _metrics({name.removeprefix("val_"): value for name, value in validated.items()})
@@ -121,6 +124,13 @@ class ProgressCallback(keras.callbacks.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _tell_incidents(self) -> None:
+        """What went wrong in a search since the last time, and what it has done about it."""
+        incidents = getattr(self.model, "incidents", ())
+        for incident in incidents[self._incidents_told :]:
+            self._print(incident)
+        self._incidents_told = max(self._incidents_told, len(incidents))
 
     def _continue_after(self, epochs: int) -> None:
         """Says that an earlier process has trained so far; its checkpoint was restored."""

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from .memory import Memory
+from .recovery import Diverged, Recovery
 
 # Steps between two looks at the cost; short searches look more often, so that there are enough of them to steer by.
 _LOOK_EVERY, _LOOKS_AT_LEAST = 10, 100
@@ -26,6 +27,7 @@ class Looks(keras.callbacks.Callback):
         look: takes the progress, the step and the loss, and looks: `StructureSearch.update`.
         begin: takes the number of steps of the whole search, None while it is unknown.
         preface: lines to print when training starts.
+        recovery: goes back to an earlier state when the search has diverged.
     """
 
     def __init__(
@@ -33,13 +35,15 @@ class Looks(keras.callbacks.Callback):
         memory: Memory,
         look: Callable[[float, int, float | None], Any],
         begin: Callable[[int | None], None],
-        preface: Sequence[str] = (),
+        preface: Sequence[str],
+        recovery: Recovery,
     ) -> None:
         super().__init__()
         self._memory = memory
         self._take_look = look
         self._begin = begin
         self._preface = preface
+        self._recovery = recovery
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         params: dict[str, Any] = self.params or {}
@@ -51,6 +55,7 @@ class Looks(keras.callbacks.Callback):
                 "the very end only. Give fit steps_per_epoch=..., or more epochs.",
                 stacklevel=2,
             )
+        self._recovery.begin()
         for line in self._preface:
             print(line, flush=True)
 
@@ -78,7 +83,9 @@ class Looks(keras.callbacks.Callback):
         if self._length is None:
             self._learn_length(self._batch)
         loss = (logs or {}).get("loss")
-        self._look((epoch + 1) / self._epochs, None if loss is None else float(loss))
+        loss = None if loss is None else float(loss)
+        if self._look((epoch + 1) / self._epochs, loss, all_weights=True):
+            self._recovery.keep(loss)
         if logs is not None:
             logs.update(self._memory.seen)
 
@@ -91,6 +98,16 @@ class Looks(keras.callbacks.Callback):
         self._length = self._memory.epoch_length = steps or None
         self._begin(steps * self._epochs if steps else None)
 
-    def _look(self, progress: float, loss: float | None) -> None:
+    def _look(self, progress: float, loss: float | None, all_weights: bool = False) -> bool:
+        """Whether the search was found well; if not, it is as it was when it was."""
         self._looked_at = self._step
-        self._take_look(progress, self._memory.steps, loss)
+        try:
+            self._recovery.check(loss, self._memory.steps, all_weights)
+            self._take_look(progress, self._memory.steps, loss)
+        except Diverged as error:
+            if progress >= 1:  # no step is left to do better
+                raise
+            self._recovery.roll_back(error)
+            self._take_look(progress, self._memory.steps, None)
+            return False
+        return True

@@ -7,6 +7,7 @@ as JSON beside them.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,13 +27,26 @@ class Memory:
         trajectory: what was seen at each look, as in `Structure.trajectory`.
         steps: training steps taken.
         seen: what the last look saw, for the logs of `fit`.
+        widths: open channels of each group that can be pruned, at the last look.
         epoch_length: steps of an epoch, once they are known.
+        rollbacks: how often the search has gone back to an earlier state because it diverged.
+        all_closed: whether it was said that no channel is left open.
+        incidents: sentences on what went wrong and what was done about it.
     """
 
     trajectory: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     steps: int = 0
     seen: dict[str, float] = dataclasses.field(default_factory=dict)
+    widths: dict[str, int] = dataclasses.field(default_factory=dict)
     epoch_length: int | None = None
+    rollbacks: int = 0
+    all_closed: bool = False
+    incidents: list[str] = dataclasses.field(default_factory=list)
+
+    def tell(self, incident: str) -> None:
+        """Keep a sentence on what went wrong, and warn of it."""
+        self.incidents.append(incident)
+        warnings.warn(incident, stacklevel=2)
 
     def record(self, row: dict[str, Any]) -> None:
         """Add a point to the trajectory, unless it is as long as anybody reads."""
@@ -49,6 +63,9 @@ def as_json(memory: Memory, controller: Controller | None, gate: Gate) -> dict[s
         "steps": memory.steps,
         "epoch_length": memory.epoch_length,
         "seen": dict(memory.seen),
+        "rollbacks": memory.rollbacks,
+        "all_closed": memory.all_closed,
+        "incidents": list(memory.incidents),
     }
 
 
@@ -60,6 +77,9 @@ def take_up(told: Mapping[str, Any], memory: Memory, controller: Controller | No
     memory.trajectory = [dict(row) for row in told["trajectory"]]
     memory.steps = int(told["steps"])
     memory.epoch_length, memory.seen = told["epoch_length"], dict(told["seen"])
+    # Files of an earlier version do not have them.
+    memory.rollbacks, memory.incidents = int(told.get("rollbacks", 0)), list(told.get("incidents", ()))
+    memory.all_closed = bool(told.get("all_closed", False))
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

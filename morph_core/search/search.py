@@ -47,6 +47,7 @@ from .looks import Looks
 from .memory import Memory, as_json, take_up
 from .optimizer import split_between, users_optimizer
 from .plan import plan_of
+from .recovery import Recovery
 from .steering import Steering, Switches
 
 # The entry of a weights file that holds what is no weight.
@@ -250,6 +251,9 @@ class StructureSearch(keras.Model):
         best so far was another network, so they compare anew. A callback that stops training before the cut ends the
         run, and the network is cut as the search was then. The search and its seed stay as they were at the cut.
 
+        When weights or gates are no numbers any more, or under a budget the loss has exploded, the search goes back to
+        its state after the last good epoch, with a quarter of the learning rate, up to three times; see `incidents`.
+
         Args:
             *args: as Keras'.
             checkpoint: directory for a checkpoint after each epoch. The same call on the same network continues after
@@ -258,13 +262,15 @@ class StructureSearch(keras.Model):
             **kwargs: as Keras'.
 
         Raises:
-            MorphError: training has diverged; the checkpoints are those of another search, or all damaged; with a
-                `search_fraction` below 1, a part has no whole epoch, the optimizer's state cannot be cut, or the
-                network was cut by an earlier call.
+            MorphError: training has diverged again and again; the checkpoints are those of another search, or all
+                damaged; with a `search_fraction` below 1, a part has no whole epoch, the optimizer's state cannot be
+                cut, or the network was cut by an earlier call.
         """
         arguments = arguments_of_fit(super().fit, args, kwargs)
         preface = self._preface() if arguments.get("verbose", "auto") else []
-        looks = Looks(self._memory, self.update, self._gate.begin, preface)
+        # With a fixed strength the loss that is reported has the price in it, see `penalty`.
+        recovery = Recovery(self, self._memory, is_task=self._plan.controller is not None)
+        looks = Looks(self._memory, self.update, self._gate.begin, preface, recovery)
         identity = {"network": self.graph.fingerprint, "goal": self._plan.budget.goal, **self._plan.settings}
         fraction = self._arguments["search_fraction"]
         if fraction < 1 and self.compiled:
@@ -437,6 +443,19 @@ class StructureSearch(keras.Model):
         if sync is not None:
             sync()
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many channels of each group that can be pruned were open at the last look; empty before the first.
+
+        For curves. What the search will find is `structure()`.
+        """
+        return dict(self._memory.widths)
+
+    @property
+    def incidents(self) -> tuple[str, ...]:
+        """What went wrong so far and what was done about it, a sentence each; also in the structure's settings."""
+        return tuple(self._memory.incidents)
+
     def structure(self) -> Structure:
         """What the search has learned so far; once its network is cut, the structure of that.
 
@@ -460,7 +479,12 @@ class StructureSearch(keras.Model):
             alive,
             costs=[limit.cost for limit in self._plan.budget.limits],
             goal=self._plan.budget.goal,
-            settings={**self._plan.settings, "steps": self._memory.steps, "frozen": self.fixed()},
+            settings={
+                **self._plan.settings,
+                "steps": self._memory.steps,
+                "frozen": self.fixed(),
+                **({"incidents": list(self.incidents)} if self.incidents else {}),
+            },
             trajectory=list(self._memory.trajectory),
         )
         plan = self._plan

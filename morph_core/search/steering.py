@@ -22,6 +22,7 @@ from ..structure.snap import round_up, snap
 from .controller import FREEZE
 from .memory import Memory
 from .plan import Plan
+from .recovery import Diverged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,10 @@ class Steering:
             }
         )
         self._memory.seen = {name: value for name, value in (state | each).items() if value is not None}
+        open_channels = self._widths(alive.astype(float)).astype(int).tolist()
+        self._memory.widths = {
+            group.name: width for group, width in zip(self._graph.groups, open_channels, strict=True) if group.prunable
+        }
         return dict(self._memory.seen)
 
     def kept(self) -> np.ndarray:
@@ -168,12 +173,12 @@ class Steering:
         if no_number or decides:
             for call in {id(call.layer): call for call in self._graph.trace.calls}.values():
                 if not all(_is_finite(weight) for weight in getattr(call.layer, "weights", ())):
-                    raise MorphError(
+                    raise Diverged(
                         f"The search diverged before step {step}: the weights of layer '{call.name}' are not numbers "
                         "any more. Lower the learning rate, clip gradients (clipnorm), or check the data for NaN."
                     )
         if not np.isfinite(self._scores()).all():
-            raise MorphError(
+            raise Diverged(
                 f"The search diverged before step {step}: its gates are not numbers any more. Lower the learning rate, "
                 "clip gradients (clipnorm), or check the data for NaN."
             )
@@ -181,13 +186,27 @@ class Steering:
     def _open_now(self, progress: float) -> np.ndarray:
         """Which channels are open: bool array (units,). A gate that closes early is held to the schedule here."""
         if self._controller is None:
-            return self._learned(self._gate.alive(), True)
+            alive = self._learned(self._gate.alive(), True)
+            self._notice_if_all_closed(alive)
+            return alive
         if not self._gate.closes_early:
             return self._learned(self._gate.openness() > 0.5, True)
         due = self._budget.at(self._controller.scheduled(progress))
         kept = snap(due, self._scores(), self._gate.learns, self._choices, trade=False)
         self.keep(kept)
         return kept
+
+    def _notice_if_all_closed(self, alive: np.ndarray) -> None:
+        """Say it, once, when a fixed strength has closed every channel: what it then finds is no structure of worth."""
+        decided = self._gate.learns[self._graph.group_of]
+        if self._memory.all_closed or not decided.any() or alive[decided].any():
+            return
+        self._memory.all_closed = True
+        self._memory.tell(
+            f"All {int(decided.sum())} channels that the search decides on are closed at step {self._memory.steps}: "
+            f"strength {self._strength:g} outweighs the loss. Of each layer that the output needs one channel will be "
+            "kept, whatever it is worth. Lower strength, or give a target, which finds the strength by itself."
+        )
 
     def _charge(self, progress: float, alive: np.ndarray) -> np.ndarray:
         """Set the price of every channel; the costs it was set by, as fractions of the seed's: float array (costs,)."""
