@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from .location import without_password
 from .pipeline import PipelineConfig
 
 _MAY_BE_SECRET = {"env", "secrets"}
@@ -19,7 +20,7 @@ _MAY_BE_SECRET = {"env", "secrets"}
 
 def explained(error: ValidationError) -> list[str]:
     """The problems in a configuration, each in one line that begins with its key."""
-    lines = [_explain(problem) for problem in error.errors()]
+    lines = [without_password(_explain(problem)) for problem in error.errors()]
     # One line a key: of a value that may be of several kinds, pydantic reports each kind that it is not.
     return list({line.split(":")[0]: line for line in reversed(lines)}.values())[::-1]
 
