@@ -101,8 +101,9 @@ def find_credential(
     in_pod = bool(environment.get("KUBERNETES_SERVICE_HOST"))  # Kubernetes sets it in every container
     if found is not None and not _travels_safely(endpoint, in_pod):
         raise MorphError(
-            f"{without_password(endpoint)}: {found.source} would be sent without encryption. Use https://, or a port that "
-            "kubectl forwards to localhost. Names of the cluster's own services are for commands that run in its pods."
+            f"{without_password(endpoint)}: {found.source} would be sent without encryption. Use https://, or a port "
+            "that kubectl forwards to localhost. Names of the cluster's own services are for commands that run in its "
+            "pods."
         )
     return found
 
