@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo
@@ -15,6 +16,11 @@ def is_uri(path: str) -> bool:
 
 LAUNCHER_ONLY = "minio://"
 """What TFX cannot open: only Kubeflow's launcher can, and it copies artifacts, not raw data nor what is pushed."""
+
+
+def without_password(text: str) -> str:
+    """The text without the user and password of addresses in it, as it may be shown."""
+    return re.sub(r"//[^/@\s]*@", "//...@", text)
 
 
 def only_the_launcher_reads(path: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from .location import without_password
 from .pipeline import PipelineConfig
 
 Path = tuple[str | int, ...]
@@ -31,7 +32,7 @@ def explained(error: ValidationError, lines: Mapping[Path, int]) -> list[str]:
     """
     told = {}
     for problem in reversed(error.errors(include_url=False)):
-        text = _explain(problem)
+        text = without_password(_explain(problem))
         # One line a key: of a value that may be of several kinds, pydantic reports each kind that it is not.
         told[text.split(":")[0]] = f"{_line(problem['loc'], text, lines)}{text}"
     return list(told.values())[::-1]

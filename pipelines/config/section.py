@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A mapping of the configuration file, checked field by field."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    # A traceback shows pydantic's own error, too; what stands in the file may be a secret in a wrong place.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 def expect_one(section: Section, meanings: Mapping[str, str], example: str = "") -> None:

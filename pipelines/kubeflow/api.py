@@ -10,7 +10,6 @@ request that timed out may have been executed all the same.
 from __future__ import annotations
 
 import json
-import re
 import ssl
 import time
 import urllib.parse
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from morph_core import MorphError
 
 from ..account import Say
+from ..config.location import without_password
 from .answers import Conflict, Gone, NotTheApi, Transient, refusal, without_secret
 from .credentials import HOW_TO, Credential
 
@@ -81,7 +81,7 @@ class KubeflowApi:
         if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query or url.fragment:
             raise MorphError(
                 f"endpoint: expected the address of the Kubeflow Pipelines API, such as "
-                f"https://kubeflow.example.com/pipeline, got {_without_user(endpoint)!r}."
+                f"https://kubeflow.example.com/pipeline, got {without_password(endpoint)!r}."
             )
         self.endpoint = endpoint.removesuffix("/apis/v2beta1")
         self.namespace = connection.namespace
@@ -301,7 +301,3 @@ def _reason(error: Exception, timeout: float) -> str:
 
 def _is_local(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _without_user(endpoint: str) -> str:
-    return re.sub(r"//[^/@]*@", "//...@", endpoint)

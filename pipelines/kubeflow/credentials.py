@@ -19,6 +19,8 @@ from typing import Literal
 
 from morph_core import MorphError
 
+from ..config.location import without_password
+
 HOW_TO = (
     "Give a bearer token with --token-file or KFP_TOKEN (service accounts; Identity-Aware Proxy: an OpenID Connect "
     "token), or session cookies with --cookie-file or KFP_COOKIE (Dex, oauth2-proxy: copy them from a browser that is "
@@ -99,8 +101,9 @@ def find_credential(
     in_pod = bool(environment.get("KUBERNETES_SERVICE_HOST"))  # Kubernetes sets it in every container
     if found is not None and not _travels_safely(endpoint, in_pod):
         raise MorphError(
-            f"{endpoint}: {found.source} would be sent without encryption. Use https://, or a port that kubectl "
-            "forwards to localhost. Names of the cluster's own services are for commands that run in its pods."
+            f"{without_password(endpoint)}: {found.source} would be sent without encryption. Use https://, or a port "
+            "that kubectl forwards to localhost. Names of the cluster's own services are for commands that run in its "
+            "pods."
         )
     return found
 
@@ -142,16 +145,19 @@ def _cookies(endpoint: str, path: str | os.PathLike[str], source: str) -> str:
         return _checked(text, "cookie", source)
     jar = http.cookiejar.MozillaCookieJar()
     try:
-        jar.load(str(path), ignore_discard=True)
+        jar.load(str(path), ignore_discard=True, ignore_expires=True)
     except http.cookiejar.LoadError:
         raise MorphError(
             f"Cannot read {source}: it starts as a cookie file in Netscape's format, but is none."
         ) from None
+    for cookie in jar:
+        if cookie.expires == 0:  # curl's word for one that lasts as long as the session
+            cookie.expires = None
     request = urllib.request.Request(endpoint + "/apis/v2beta1/")
     jar.add_cookie_header(request)
     header = request.get_header("Cookie")
     if header is None:
-        raise MorphError(f"{source} holds no cookie for {endpoint} that is still valid. {HOW_TO}.")
+        raise MorphError(f"{source} holds no cookie for {without_password(endpoint)} that is still valid. {HOW_TO}.")
     return _checked(header, "cookie", source)
 
 

@@ -69,6 +69,13 @@ def test_a_pod_s_token_is_where_kubernetes_projects_it(tmp_path, monkeypatch):
     assert found.header()[1] == "Bearer projected"
 
 
+def test_cookies_of_curl_may_last_as_long_as_the_session(tmp_path):
+    (tmp_path / "jar").write_text("# Netscape HTTP Cookie File\n" + netscape("kubeflow.example.com", 0))
+    found = find_credential(HTTPS, cookie_file=tmp_path / "jar", environment={})
+    assert found is not None
+    assert found.header() == ("Cookie", "authservice_session=abcd")
+
+
 def test_cookies_of_curl_are_those_of_the_host_that_are_still_valid(tmp_path):
     jar = tmp_path / "jar"
     soon, past = int(time.time()) + 600, int(time.time()) - 600
