@@ -88,8 +88,8 @@ class Executor(base_executor.BaseExecutor):
                     "trained, so there is nothing to keep for them. Leave one of the two away."
                 )
             seed = inputs.module.seed(inputs.hparams)
-            inputs.check_labels(seed)
             graph = morph.ChannelGraph.from_model(seed)
+            inputs.check_labels(seed)
             checkpoint = checkpoints.place(self._context, input_dict, exec_properties, graph.fingerprint)
             found = _search(
                 goal,

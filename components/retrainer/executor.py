@@ -53,8 +53,8 @@ class Executor(base_executor.BaseExecutor):
         ):
             inputs = training_inputs.read(input_dict, exec_properties)
             seed = inputs.module.seed(inputs.hparams)
-            inputs.check_labels(seed)
             graph = morph.ChannelGraph.from_model(seed)
+            inputs.check_labels(seed)
             source = artifact_utils.get_single_instance(input_dict["structure"])
             structure = StructureExporter(source).read(graph)
             model = morph.rebuild(seed, structure, weights="fresh")

@@ -92,7 +92,7 @@ def check(splits: Mapping[str, Labels], model: keras.Model, source: str) -> None
 
     Args:
         splits: what was seen, by the name of the split.
-        model: compiled.
+        model: compiled, with known outputs.
         source: the module file, for the message.
     """
     expected = _taken_by(model)
