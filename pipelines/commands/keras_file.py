@@ -63,7 +63,7 @@ def check_keras_file(path: Path) -> None:
                     need(not elsewhere, f"its weights {elsewhere!r} are in another file")
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
         raise MorphError(
-            f"{path} cannot be read ({error}). Give a model saved with model.save('model.keras')."
+            f"{path} cannot be loaded ({error}). Give a model saved with model.save('model.keras')."
         ) from error
 
 

@@ -73,7 +73,7 @@ def test_a_file_that_keras_saved_is_taken(saved):
         ),
         (lambda c: c.update({"model.weights.h5": weights_of(stored_outside)}), r"'/layers/kernel' are in another file"),
         (lambda c: c.update({"model.weights.h5": weights_of(virtual)}), r"'/layers/kernel' are in another file"),
-        (lambda c: c.update({"model.weights.h5": b"no HDF5"}), r"cannot be read"),
+        (lambda c: c.update({"model.weights.h5": b"no HDF5"}), r"cannot be loaded"),
     ],
     ids=["up", "absolute", "backslashes", "bomb", "depth", "no config", "link", "external", "virtual", "no HDF5"],
 )
@@ -102,5 +102,5 @@ def test_a_config_that_names_a_function_of_the_system_is_not_run(saved, tmp_path
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "model.keras").write_text("no archive")
-    with pytest.raises(MorphError, match=r"model.keras cannot be read .*not a zip file"):
+    with pytest.raises(MorphError, match=r"model.keras cannot be loaded .*not a zip file"):
         load_model(str(tmp_path / "model.keras"), None)
