@@ -144,7 +144,7 @@ class Recovery:
         self._slow_down(memory["rollbacks"])
         self._search.reset_metrics()
         self._memory.tell(
-            f"{str(error).partition(' Lower the')[0]} The search goes back to the last good epoch, with the learning "
+            f"{str(error).partition(' Lower the')[0]} The search goes back to its last good state, with the learning "
             f"rate times {_SLOWER:g} ({tried + 1} of at most {MOST_ROLLBACKS} times)."
         )
 

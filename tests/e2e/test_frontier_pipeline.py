@@ -24,7 +24,8 @@ SETTINGS = {
     "beam": {"runner": "direct"},  # processes are another test's subject
     "hparams": {"widths": [8, 12], "learning_rate": 0.005},
     "budgets": [0.3, 0.6],
-    "choose": {"max_cost": 0.65},
+    # After so short trainings either kind may be ahead; the rule about it is tested in tests/components.
+    "choose": {"max_cost": 0.65, "max_behind_uniform": 1.0},
     "cycles": 1,
     "search": {"epochs": 3, "batch_size": 64},
     "retrain": {"epochs": 4, "batch_size": 64},

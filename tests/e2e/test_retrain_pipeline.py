@@ -3,7 +3,9 @@
 Every span is another sample of scikit-learn's digits. In the third, somebody mixed up the labels of the training split.
 """
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +151,23 @@ def test_a_model_of_mixed_up_labels_is_held_back_because_it_is_worse(config, ret
         r"sparse_categorical_accuracy is 0\.\d+ worse than the earlier blessed model's, and max_drop is 0.08", objection
     )
     assert held_back.result.structures == retrained.result.structures
+
+
+def test_what_became_of_each_run_is_in_a_file(config, held_back):
+    found = json.loads((Path(config.pipeline_root) / "_outcome" / "retrain.json").read_text())
+    assert (found["status"], found["span"], found["pushed_model"]) == ("held back", "3", None)
+    assert "worse than the earlier blessed model's" in found["reasons"][0]
+    assert json.loads((Path(config.pipeline_root) / "_outcome" / "morph.json").read_text())["status"] == "pushed"
+
+
+def test_without_a_new_span_nothing_is_run_and_after_a_rollback_something_is(config, retrained, held_back, capsys):
+    """The third span stays the newest. What was deleted is passed over, so the first model is the one to beat."""
+    again = Told(config, "retrain")
+    assert again.result.steps == () and "No new span: the newest is 3" in again.text
+    shutil.rmtree(retrained.result.pushed_model)
+    back = Told(config, "retrain")
+    assert (
+        f"{retrained.result.pushed_model} was pushed, and is passed over: it is not there." in capsys.readouterr().out
+    )
+    assert back.result.step("Evaluator").state == "ran"
+    assert back.result.step("Retrainer").state == "cached"

@@ -45,7 +45,7 @@ def finished(cluster: Cluster, job: Path) -> Run:
 def test_branches_end_in_one_report_and_a_push_of_what_the_rule_picks(tmp_path):
     directory, cluster = tmp_path / "volume", Cluster(tmp_path / "cluster")
     assert demo.prepare(directory).name == "config.yaml"
-    run = finished(cluster, compiled(directory, "any", {"max_cost": 1.0}))
+    run = finished(cluster, compiled(directory, "any", {"max_cost": 1.0, "max_behind_uniform": 1.0}))
     frontier = run.tasks["Frontier"].outputs
     found = json.loads((cluster.stored(frontier["frontier"].uri) / "frontier.json").read_text())
     assert [point["label"] for point in found["points"]] == ["learned 50 %", "uniform 50 %", "seed"]

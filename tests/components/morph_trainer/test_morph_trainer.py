@@ -328,6 +328,7 @@ def test_hyperparameters_that_are_no_tuners_are_named(raw_search, run, tmp_path,
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.filterwarnings("ignore:The search diverged")
 def test_a_training_that_diverges_writes_nothing(raw_search, run, tmp_path, module_file):
     diverging = module_file("raw_digits", ('"adam"', "keras.optimizers.SGD(float('nan'))"))
     fails_cleanly(run, raw_search(module_file=diverging), r"search diverged before step .* learning rate", tmp_path)

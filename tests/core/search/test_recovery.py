@@ -58,7 +58,7 @@ def searched(*callbacks, optimizer=None, epochs=4, model=None, checkpoint=None, 
     ],
 )
 def test_it_goes_on_from_the_last_good_epoch_and_still_meets_its_budget(gate, value, layer):
-    said = r"goes back to the last good epoch, with the learning rate times 0\.25 \(1 of at most 3 times\)"
+    said = r"goes back to its last good state, with the learning rate times 0\.25 \(1 of at most 3 times\)"
     model, spoils = residual(8) if gate == "gamma" else None, Spoils(BATCHES + 5, value=value, layer=layer)
     with pytest.warns(UserWarning, match=said):
         search, history = searched(spoils, model=model, target=0.5, gate=gate)

@@ -264,6 +264,7 @@ def test_a_network_with_nothing_to_prune_is_refused():
         morph.StructureSearch(keras.Model(inputs, layers.Dense(3)(inputs)), target=0.5)
 
 
+@pytest.mark.filterwarnings("ignore:The search diverged")
 def test_a_search_that_diverges_says_so():
     with pytest.raises(morph.MorphError, match=r"diverged before step .*Lower the learning rate"):
         searched(residual(8), epochs=1, optimizer=keras.optimizers.SGD(1e30), target=0.5, gate="gamma")
