@@ -230,10 +230,14 @@ def test_without_a_baseline_there_is_no_resolver():
     assert "change_threshold" not in nodes["Evaluator"].exec_properties["eval_config"]
 
 
-def test_a_named_baseline_is_imported():
-    nodes = nodes_of(baseline="gs://bucket/serving/1")
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [("gs://bucket/serving/1", "path"), ("/mnt/serving/1", "path"), ("minio://bucket/model", "artifact_uri")],
+)
+def test_a_named_baseline_is_read_by_a_step_or_imported_where_only_the_launcher_reads(place, key):
+    nodes = nodes_of(baseline=place)
     assert source_of(nodes["Evaluator"].inputs["baseline_model"]) == ("BaselineModel", "result")
-    assert nodes["BaselineModel"].exec_properties["artifact_uri"] == "gs://bucket/serving/1"
+    assert nodes["BaselineModel"].exec_properties[key] == place
 
 
 def test_csv_is_read_by_its_own_example_gen_and_split_by_hash():
