@@ -1,5 +1,5 @@
 # `make demo` and `make test` set the machine up first; run them again as often as you like.
-.PHONY: help setup demo test test-thorough test-all test-core test-backends test-second-stack lint format api clean
+.PHONY: help setup demo test test-thorough test-all test-core test-backends test-second-stack lint format api constraints licences release clean
 .DEFAULT_GOAL := help
 
 # A shell's own settings must not decide what runs here. Without .pyc files each `import tfx` costs four times the CPU.
@@ -8,6 +8,8 @@ unexport KERAS_BACKEND KERAS_HOME TF_USE_LEGACY_KERAS
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 # Without this, Google's libraries look for a metadata server for seconds on every machine that is not theirs.
 export NO_GCE_CHECK ?= true
+# What `make setup` fetches, or the machine's own.
+UV = $(or $(wildcard .tools/uv/bin/uv),uv)
 # Two processes keep two cores busy; a file's tests share what it builds, so they stay in one of them.
 WORKERS ?= --numprocesses 2 --dist loadfile
 
@@ -54,6 +56,20 @@ format: setup ## rewrite the source files in the project's style
 
 api: setup ## write the reference of every public name to build/api, from the docstrings
 	.venv/bin/python tools/write_api.py build/api
+
+constraints: setup ## write constraints/ from uv.lock: versions that fit together, for plain pip
+	.venv/bin/python tools/write_constraints.py
+
+licences: setup ## list the licence of everything in .venv
+	@$(UV) tool run --quiet --from 'pip-licenses>=5,<6' pip-licenses --python .venv/bin/python --order license $(ARGS)
+
+release: setup ## build dist/: the wheel, the source, constraints for pip, and an SBOM (CycloneDX) of what the extras bring
+	rm -rf dist
+	$(UV) build --quiet --out-dir dist
+	cp constraints/constraints-*.txt dist/
+	wheel=$$(basename dist/*.whl) && $(UV) export --quiet --frozen --extra tfx --extra kubeflow --format cyclonedx1.5 \
+	  --output-file "dist/$${wheel%-py3-none-any.whl}.cdx.json" > /dev/null
+	ls -l dist
 
 clean: ## remove everything that these commands made
 	rm -rf .venv .venv-jax .venv-torch .tools build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

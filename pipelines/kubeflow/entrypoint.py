@@ -180,10 +180,10 @@ def prepare(invocation: dict[str, Any], inputs_spec: Mapping[str, Any], localize
 
 
 def _has_type(artifact: Mapping[str, Any]) -> bool:
-    """Whether an input says what it is. Behind some launchers the type is empty, behind others `system.Artifact`."""
+    """Whether an input says what it is. Behind some launchers the type is empty, `system.Artifact` or `Artifact`."""
     kind = artifact.get("type", {})
     title = kind.get("schemaTitle", "")
-    return bool(kind.get("instanceSchema")) or bool(title and not title.startswith("system."))
+    return bool(kind.get("instanceSchema")) or ("." in title and not title.startswith("system."))
 
 
 def _local_path_unless_gs(uri: str) -> str:

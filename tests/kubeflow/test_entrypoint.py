@@ -130,7 +130,14 @@ def test_what_a_run_is_told_takes_the_place_of_what_was_compiled(root, probe):
 
 
 @pytest.mark.parametrize(
-    "lost", [{"instanceSchema": ""}, {"schemaTitle": "system.Artifact"}, {"schemaTitle": "system.Model"}]
+    "lost",
+    [
+        {"instanceSchema": ""},
+        {"schemaTitle": "system.Artifact"},
+        {"schemaTitle": "system.Model"},
+        {"schemaTitle": "Artifact"},  # without ML Metadata, where a type of TFX's was not kept
+        {"schemaTitle": "Model"},
+    ],
 )
 def test_types_that_the_launcher_lost_are_those_of_the_steps_own_specification(root, probe, lost):
     artifact = {"name": "1", "uri": "minio://bucket/x", "type": lost, "metadata": {"target": 0.5}}

@@ -231,12 +231,13 @@ def test_without_a_baseline_there_is_no_resolver():
 
 
 @pytest.mark.parametrize(
-    ("place", "named"), [("gs://bucket/serving/1", "path"), ("minio://bucket/serving/1", "artifact_uri")]
+    ("place", "key"),
+    [("gs://bucket/serving/1", "path"), ("/mnt/serving/1", "path"), ("minio://bucket/model", "artifact_uri")],
 )
-def test_a_named_baseline_is_read_by_a_step_or_imported_where_only_the_launcher_reads(place, named):
+def test_a_named_baseline_is_read_by_a_step_or_imported_where_only_the_launcher_reads(place, key):
     nodes = nodes_of(baseline=place)
     assert source_of(nodes["Evaluator"].inputs["baseline_model"]) == ("BaselineModel", "result")
-    assert nodes["BaselineModel"].exec_properties[named] == place
+    assert nodes["BaselineModel"].exec_properties[key] == place
 
 
 def test_csv_is_read_by_its_own_example_gen_and_split_by_hash():
