@@ -106,6 +106,7 @@ def regulariser(built, cost):
     closed=st.floats(0.0, 0.9),
     scale=st.sampled_from([0.05, 1.0, 30.0]),
 )
+@pytest.mark.filterwarnings("ignore:All .* channels that the search decides on are closed")
 @pytest.mark.parametrize("cost", ["flops", "params"])
 def test_the_penalty_is_the_papers_bilinear_regulariser(cost, name, seed, closed, scale):
     built, search = NETWORKS[name], SEARCHES[name, cost]

@@ -96,6 +96,7 @@ def test_widths_are_multiples_within_the_target(gate):
     assert structure.settings["min_channels"] == 20
 
 
+@pytest.mark.filterwarnings("ignore:All .* channels that the search decides on are closed")
 def test_a_fixed_strength_keeps_floors_and_multiples_too():
     search, _ = searched(
         mlp((32,), inputs=8), cost="params", strength=0.1, gate="logistic_sigmoid", min_channels=9, multiple_of=4
@@ -103,6 +104,7 @@ def test_a_fixed_strength_keeps_floors_and_multiples_too():
     assert search.structure().widths["d1"] in range(12, 33, 4)
 
 
+@pytest.mark.filterwarnings("ignore:All .* channels that the search decides on are closed")
 def test_a_fixed_strength_is_the_papers_and_more_of_it_shrinks_more():
     left = {}
     for strength in (0.0001, 0.1):

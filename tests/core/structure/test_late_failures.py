@@ -142,6 +142,7 @@ def test_making_a_search_takes_time_in_proportion_to_the_calls():
     assert seconds(large) <= 8 * seconds(small)  # four times the calls
 
 
+@pytest.mark.filterwarnings("ignore:The search diverged")
 @pytest.mark.parametrize("gate", ["fisher", "logistic_sigmoid"])
 def test_data_that_are_no_numbers_end_the_search_with_a_word(gate):
     search = morph.StructureSearch(small_network(), target=0.5, gate=gate)
