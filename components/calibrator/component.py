@@ -13,7 +13,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.utils import json_utils
 
 from morph_core import MorphError
-from morph_core.device.request import check_counts, check_runtime
+from morph_core.device.request import check_counts, check_name, check_runtime
 
 from ..artifacts.calibration import DeviceCalibration
 from ..training.custom_config import check_custom_config
@@ -99,6 +99,7 @@ class DeviceCalibrator(base_component.BaseComponent):
                 f"DeviceCalibrator: device is {device!r}; expected a name of letters, digits, '-', '_' and '.', such "
                 "as 'edge-node'."
             )
+        check_name(device)
         check_custom_config(custom_config)
         check_runtime(runtime, dtype)
         counts = {"batch_size": batch_size, "points": points, "networks": networks, "repeats": repeats}

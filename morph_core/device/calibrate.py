@@ -27,7 +27,7 @@ from ..network.graph import ChannelGraph
 from . import parts
 from .grid import Grid, grids_of
 from .record import Record, write_whole
-from .request import check_counts
+from .request import check_counts, check_name
 from .runtimes import Runtime, device_name, find_runtime, threads, versions
 from .steps import Steps, steps_of, waste
 from .stopwatch import Stopwatch
@@ -150,6 +150,7 @@ def unsteady(calibration: Calibration) -> str:
 def _check(target: pathlib.Path, **counts: int) -> None:
     if target.suffix != ".json":
         raise MorphError(f"A calibration file's name ends in .json, so that a cost can name it; received {target}.")
+    check_name(target.stem)
     check_counts(**counts)
 
 

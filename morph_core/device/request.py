@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cost.devices import DEVICES
 from ..errors import MorphError
 
 DTYPES: dict[str, tuple[str, ...]] = {
@@ -52,6 +53,15 @@ def check_runtime(name: str, dtype: str) -> None:
         raise MorphError(f"Unknown runtime {name!r}. Expected one of {', '.join(DTYPES)}.")
     if dtype not in DTYPES[name]:
         raise MorphError(f"Runtime '{name}' cannot run in {dtype!r}. Expected one of {', '.join(DTYPES[name])}.")
+
+
+def check_name(device: str) -> None:
+    """Raise a MorphError for a device that is called like one of the table: their costs could not be told apart."""
+    if device.lower() in DEVICES:
+        raise MorphError(
+            f"calibrate: {device!r} is the name of a device whose datasheet is known, so latency:{device} would mean "
+            f"two things. Give it another name, such as 'my-{device}'."
+        )
 
 
 def check_counts(**counts: int) -> None:

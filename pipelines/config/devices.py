@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from morph_core import MorphError
-from morph_core.device.request import FORMATS, check_counts, check_request, check_runtime
+from morph_core.device.request import FORMATS, check_counts, check_name, check_request, check_runtime
 
 from .section import Section
 
@@ -31,6 +31,7 @@ class CalibrateConfig(Section):
     @model_validator(mode="after")
     def _can_be_measured(self) -> CalibrateConfig:
         try:
+            check_name(self.device)
             check_runtime(self.runtime, self.dtype)
             check_counts(batch_size=self.batch_size, points=self.points, networks=self.networks, repeats=self.repeats)
         except MorphError as error:

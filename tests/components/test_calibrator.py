@@ -193,6 +193,7 @@ def test_a_noisy_machine_is_told_of(run, tmp_path, monkeypatch, capsys):
         ({"runtime": "litert", "dtype": "float16"}, "Runtime 'litert' cannot run in 'float16'"),
         ({"points": 1}, "points is 1; expected a whole number from 2"),
         ({"device": "../up"}, "device is '../up'; expected a name of letters"),
+        ({"device": "T4"}, "'T4' is the name of a device whose datasheet is known, .* another name, such as 'my-T4'"),
         ({"custom_config": {"hparam": {}}}, "Did you mean 'hparams'"),
     ],
 )

@@ -344,7 +344,11 @@ def test_a_wrong_argument_is_refused_before_anything_is_measured(tmp_path, optio
 @needs_runtime
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none/made.json", r"cannot be written \(No such file or directory\)"), ("made.txt", "name ends in .json")],
+    [
+        ("none/made.json", r"cannot be written \(No such file or directory\)"),
+        ("made.txt", "name ends in .json"),
+        ("t4.json", "'t4' is the name of a device"),
+    ],
 )
 def test_a_place_that_cannot_be_written_is_told_of_first(tmp_path, made_up_device, name, message):
     with pytest.raises(morph.MorphError, match=message):

@@ -52,6 +52,7 @@ def test_latency_may_stand_wherever_a_cost_may(changes):
         (["cost: latency", "calibrate: {runtime: litert, dtype: float16}"], ["cannot run in 'float16'"]),
         (["cost: latency", "calibrate: {points: 1}"], ["calibrate: calibrate: points is 1; expected"]),
         (["cost: latency", "calibrate: {device: a/b}"], ["calibrate.device", "letters, digits"]),
+        (["cost: latency", "calibrate: {device: cpu}"], ["'cpu' is the name of a device whose datasheet is known"]),
         (["cost: latency", "calibrate: {batch: 1}"], ["calibrate.batch"]),
         (["cost: latency", "calibrate: {}", "target: {latency: 1.5}"], ["target"]),
         (["export: {formats: [tflite]}"], ["export: Unknown format 'tflite'", "litert-int8"]),
