@@ -142,7 +142,7 @@ def test_where_no_step_is_left_the_search_has_diverged():
 
 def test_a_search_that_goes_well_keeps_its_learning_rate_and_tells_nothing():
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         search, _ = searched()
     assert float(as_numpy(search.optimizer.learning_rate)) == pytest.approx(0.01)
     assert search.incidents == () and "incidents" not in search.structure().settings
