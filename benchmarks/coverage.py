@@ -25,16 +25,8 @@ import numpy as np
 import morph_core as morph
 from benchmarks.hub import application_names, batch_for, names, network, on_known_inputs, task_names
 from benchmarks.watched import watched_flops
-from morph_core.arrays import as_numpy, weight_of
-
-
-def difference(one: Any, other: Any) -> float:
-    """The largest difference of two lists of outputs, over the largest output."""
-    worst = 0.0
-    for first, second in zip(keras.tree.flatten(one), keras.tree.flatten(other), strict=True):
-        first, second = as_numpy(first).astype("float64"), as_numpy(second).astype("float64")
-        worst = max(worst, float(np.abs(first - second).max() / max(np.abs(first).max(), 1e-12)))
-    return worst
+from morph_core.arrays import weight_of
+from morph_core.network.agreement import largest_difference
 
 
 @dataclasses.dataclass
@@ -131,7 +123,7 @@ def examine(name: str) -> Row:
         row.counted = flops / watched(model)
         stage = "rebuilt"
         whole = morph.rebuild(model, random_structure(graph, 1.0, 0), weights="inherit")
-        row.whole = difference(expected, whole(inputs, training=False))
+        row.whole = largest_difference(expected, whole(inputs, training=False))
         stage = "pruned"
         structures = [random_structure(graph, 0.5, seed) for seed in range(3)]
         row.masks = max(morph.verify(model, structure, inputs) for structure in structures)
@@ -142,7 +134,7 @@ def examine(name: str) -> Row:
             path = os.path.join(folder, "student.keras")
             student.save(path)
             again = keras.models.load_model(path)(inputs, training=False)
-        row.loaded = difference(student(inputs, training=False), again)
+        row.loaded = largest_difference(student(inputs, training=False), again)
     except Exception as error:  # noqa: BLE001 -- a table of what works needs the rows of what does not
         row.error = f"not {stage}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return row

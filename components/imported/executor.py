@@ -14,8 +14,9 @@ import morph_core as morph
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
+from ..structure_exporter.exporter import STRUCTURE_FILE
 
-_GRAPH_FILE, _STRUCTURE_FILE = "saved_model.pb", "structure.json"
+_GRAPH_FILE = "saved_model.pb"
 _MOUNTS = "On Kubeflow, the step needs the volume: kubeflow.steps: {'*': {volumes: [{pvc: NAME, mount: PATH}]}}."
 
 
@@ -70,10 +71,10 @@ class StructureExecutor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         path = exec_properties["path"]
         artifact = artifact_utils.get_single_instance(output_dict["result"])
-        file = os.path.join(path, _STRUCTURE_FILE) if fileio.isdir(path) else path
+        file = os.path.join(path, STRUCTURE_FILE) if fileio.isdir(path) else path
         if not fileio.exists(file):
             raise morph.MorphError(
-                f"There is no structure at {file}. Expected a {_STRUCTURE_FILE}, as MorphTrainer writes it, or the "
+                f"There is no structure at {file}. Expected a {STRUCTURE_FILE}, as MorphTrainer writes it, or the "
                 f"directory that holds one. {_MOUNTS}"
             )
         structure = morph.Structure.from_json(_text(file), source=file)

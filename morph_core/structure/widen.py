@@ -229,11 +229,11 @@ class _Added:
         for weight, variable in zip(old.weights, new.weights, strict=True):
             path, follows_axes = follows.get(id(weight), ("", ()))
             along = _Along(follows_axes, places, is_new, rule.gates.get(path))
-            if along.gathered(as_numpy(weight)).shape != tuple(variable.shape):
+            shape = along.gathered(np.broadcast_to(np.zeros((), dtype=bool), tuple(weight.shape))).shape
+            if shape != tuple(variable.shape):
                 raise MorphError(
-                    f"widen: weight '{weight.path}' of layer '{call.name}' ({call.kind}) becomes "
-                    f"{along.gathered(as_numpy(weight)).shape}, but the wider layer needs {tuple(variable.shape)}: its "
-                    "rule does not say which axes follow the channels."
+                    f"widen: weight '{weight.path}' of layer '{call.name}' ({call.kind}) becomes {shape}, but the "
+                    f"wider layer needs {tuple(variable.shape)}: its rule does not say which axes follow the channels."
                 )
             yield self._weight(weight, variable, along)
 

@@ -77,7 +77,7 @@ class Record:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
     """A SavedModel that loads."""
-    from tests.pipelines import saved_models  # imports TensorFlow
+    from tests.components import saved_models  # imports TensorFlow
 
     return saved_models.save(tmp_path_factory.mktemp("served") / "model")
 

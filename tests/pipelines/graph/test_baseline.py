@@ -6,7 +6,7 @@ import shutil
 from tfx.types import standard_artifacts
 
 from morph_tfx.pipelines.graph.baseline import LatestOtherBlessedModel
-from tests.pipelines import saved_models
+from tests.components import saved_models
 from tests.pipelines.conftest import made
 
 

@@ -15,7 +15,7 @@ from morph_core import MorphError
 from morph_tfx.components import MorphStructure
 from morph_tfx.pipelines.config import parse_config
 from morph_tfx.pipelines.graph.pushed import LatestPushedStructure, check_pushed, latest_pushed
-from tests.pipelines import saved_models
+from tests.components import saved_models
 from tests.pipelines.conftest import made
 
 BOTH = ["digits", "digits-retrain"]
