@@ -53,6 +53,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from morph_tfx.pipelines.kubeflow.entrypoint import LAUNCHER_ROOT
 from tests.kubeflow.conditions import ConditionError, holds
+from tests.kubeflow.pods import run_module
 
 PROTOS: Any = pipeline_spec_pb2
 _SCHEMES = {"minio": "minio", "s3": "s3", "gs": "gcs"}
@@ -164,6 +165,8 @@ class Cluster:
         input_type: the type that input artifacts arrive with: empty, as with ML Metadata, or `{"schemaTitle":
             "system.Artifact"}`, as with other backends.
         release: whose sources are followed.
+        fresh: whether each container imports all that it needs itself, as in an image; otherwise other people's
+            packages are there already (`run_module`), which saves most of the time of small steps.
     """
 
     def __init__(
@@ -174,8 +177,9 @@ class Cluster:
         publish_logs: bool = True,
         input_type: Mapping[str, str] | None = None,
         release: str = "2.17.0",
+        fresh: bool = False,
     ):
-        self.directory = directory
+        self.directory, self.fresh = directory, fresh
         self.release = RELEASES[release]
         self.environment = dict(environment or {})
         self.workers = workers
@@ -238,6 +242,8 @@ class Cluster:
         """Runs the container of a pod to its end. The image is this interpreter and its packages."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, LAUNCHER_ROOT: self.root(pod), **variables}
+        if not self.fresh and command[:2] == ["python", "-m"]:
+            return run_module(command[2], command[3:], pod, environment)
         return subprocess.run(
             command, cwd=pod, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )

@@ -79,7 +79,7 @@ def test_structure_and_baseline_on_a_volume_become_artifacts(volume, tmp_path, r
 def test_a_step_that_does_not_find_it_fails_with_one_message_in_its_log(volume, tmp_path):
     job = job_of(volume, tmp_path)
     (volume / "best" / "structure.json").unlink()
-    run = Cluster(tmp_path / "cluster").run(job)
+    run = Cluster(tmp_path / "cluster", fresh=True).run(job)
     assert run.tasks["Structure"].state == "failed"
     log = run.tasks["Structure"].log
     assert "There is no structure at" in log and "kubeflow.steps" in log

@@ -45,7 +45,7 @@ def job(tmp_path_factory) -> Path:
 
 
 def test_conditions_importers_and_parameters_work_and_are_cached(job, tmp_path):
-    cluster = Cluster(tmp_path / "cluster", environment={"PYTHONPATH": str(HERE)})
+    cluster = Cluster(tmp_path / "cluster", environment={"PYTHONPATH": str(HERE)}, fresh=True)
     weights = cluster.stored("s3://elsewhere/model/weights")
     weights.parent.mkdir(parents=True)
     weights.write_text("old weights")

@@ -27,6 +27,15 @@ NAMED = {"SAMBackbone"}
 # Keras 3.15 refuses to make these at the sizes of this table.
 NOT_EVERYWHERE = {"DepthAnythingBackbone", "XLNetBackbone"}
 QUICK = ["BertBackbone", "GPT2Backbone", "LlamaBackbone", "DeiTBackbone", "BloomBackbone", "MixtralBackbone"]
+# Networks of the same blocks as another one of the table, or inside of one of the task models.
+RELATED = {
+    "BartBackbone", "DINOV2Backbone", "DepthAnythingBackbone", "ESMBackbone", "ElectraBackbone", "GemmaBackbone",
+    "Llama3Backbone", "MistralBackbone", "MoonshineBackbone", "Qwen2Backbone", "Qwen3MoeBackbone", "QwenBackbone",
+    "RetinaNetBackbone", "SegFormerBackbone", "SigLIPBackbone", "SmolLMBackbone", "ViTDetBackbone",
+    "XLMRobertaBackbone",
+}  # fmt: skip
+# Two ResNets in one take half a minute.
+RARE = RELATED | {"BASNetBackbone"}
 NAMES = sorted(set(coverage.names()) - REFUSED)
 
 
@@ -35,8 +44,7 @@ WHEN = pytest.mark.thorough if keras.__version__.startswith("3.12.") else pytest
 
 
 def when(name):
-    """Two ResNets in one, as BASNet is, take half a minute."""
-    return [] if name in QUICK else [pytest.mark.slow] if name == "BASNetBackbone" else [WHEN]
+    return [] if name in QUICK else [pytest.mark.slow] if name in RARE else [WHEN]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=when(name)) for name in NAMES])
