@@ -23,10 +23,11 @@ from ..cost.costs import elements_moved, flops, latency
 from ..cost.devices import read_calibration
 from ..cost.machine import this_machine
 from ..errors import MorphError
+from ..files import write_whole
 from ..network.graph import ChannelGraph
 from . import parts
 from .grid import Grid, grids_of
-from .record import Record, write_whole
+from .record import Record
 from .request import check_counts, check_name
 from .runtimes import Runtime, device_name, find_runtime, threads, versions
 from .steps import Steps, steps_of, waste

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..arrays import as_numpy
 from ..errors import MorphError
-from .record import write_whole
+from ..files import write_whole
 from .request import Format, check_batch_size, format_named
 from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, litert_answers, saved
 from .stopwatch import Stopwatch
