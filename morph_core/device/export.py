@@ -23,7 +23,7 @@ from ..arrays import as_numpy
 from ..errors import MorphError
 from ..files import write_whole
 from .request import Format, check_batch_size, format_named
-from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, litert_answers, saved
+from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, lacking, litert_answers, saved
 from .stopwatch import Stopwatch
 
 # A tenth slower is within what two timings of the same thing differ by.
@@ -252,7 +252,7 @@ def _litert_bytes(model: keras.Model, kind: Format, batch_size: int, batches: Se
 
 def _inexpressible(text: str, kind: Format) -> str:
     """One message for an operation that LiteRT does not have, from the converter's pages."""
-    operations = dict.fromkeys(re.findall(r"'?tf\.(\w+)'? op is neither", text))
+    operations = lacking(text)
     # Where it comes from: Keras names operations by the layers that they are made in.
     places = re.findall(r'(?:callsite|fused)\(?\["?[^"]*"?,? ?(?:callsite\()?"([^"@]+)@', text)
     what = f"operation {', '.join(operations)}" if operations else "the network"

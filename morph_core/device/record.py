@@ -43,6 +43,10 @@ class Record:
         write_whole(self.path, json.dumps({"header": self._header, "milliseconds": self.milliseconds}).encode())
         self._saved_at = time.monotonic()
 
+    def remove(self) -> None:
+        """Take the file away, when the calibration is written or can never be."""
+        self.path.unlink()
+
     def _read(self) -> dict[str, float]:
         remove = (
             f"Remove it to measure anew, or give another file to write than {self.path.name.removesuffix('.part')}."
