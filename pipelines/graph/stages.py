@@ -172,7 +172,8 @@ def evaluate_and_push(
     """
     nodes, found = find_baseline(config, baseline, model)
     evaluator = evaluate(config, data.examples, model, found)
-    return [*nodes, evaluator, *deliver(config, data, model, evaluator.outputs["blessing"])]
+    blessing, evaluation = evaluator.outputs["blessing"], evaluator.outputs["evaluation"]
+    return [*nodes, evaluator, *deliver(config, data, model, blessing, evaluation)]
 
 
 def find_baseline(
@@ -231,11 +232,26 @@ def evaluate(
     )
 
 
-def deliver(config: PipelineConfig, data: Data, model: types.BaseChannel, blessing: types.BaseChannel) -> list[Any]:
-    """Pushes a model that is blessed and, where that is asked for, writes it for devices."""
+def deliver(
+    config: PipelineConfig,
+    data: Data,
+    model: types.BaseChannel,
+    blessing: types.BaseChannel,
+    evaluation: types.BaseChannel | None = None,
+) -> list[Any]:
+    """Pushes a model that is blessed and, where that is asked for, writes it for devices.
+
+    Args:
+        config: of the pipeline.
+        data: what `prepare` returned.
+        model: channel of the model.
+        blessing: channel that says whether it may be pushed.
+        evaluation: channel of what was measured of it, for its card; None where that is on the card already.
+    """
     pusher = Pusher(
         model=model,
         model_blessing=blessing,
+        evaluation=evaluation,
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=config.push_to)
         ),

@@ -153,6 +153,7 @@ def test_of_both_models_the_better_one_that_passed_is_pushed():
     assert '"epochs": 9' in nodes["Retrainer"].exec_properties["custom_config"]
     for name in ("model", "blessing"):
         assert source_of(nodes["Pusher"].inputs["model" if name == "model" else "model_blessing"]) == ("Frontier", name)
+    assert "evaluation" not in nodes["Pusher"].inputs  # Frontier writes it on the card of the model that it chose
 
 
 DEVICES = """
@@ -219,6 +220,7 @@ def test_only_a_blessed_model_is_pushed(nodes):
     pusher = nodes["Pusher"]
     assert source_of(pusher.inputs["model"]) == ("Retrainer", "model")
     assert source_of(pusher.inputs["model_blessing"]) == ("Evaluator", "blessing")
+    assert source_of(pusher.inputs["evaluation"]) == ("Evaluator", "evaluation")
     assert "/base/pushed" in pusher.exec_properties["push_destination"]
 
 
