@@ -284,11 +284,15 @@ def assemble(config: PipelineConfig, name: str, nodes: Sequence[Any]) -> tfx.dsl
 
 
 def eval_config(evaluate: EvaluateConfig, label: str, *, compare: bool) -> tfma.EvalConfig:
-    """What TFMA computes and what blesses a model: the absolute bound and, with `compare`, that on getting worse."""
+    """What TFMA computes and what blesses a model: the absolute bound and, with `compare`, that on getting worse.
+
+    The bounds are on all examples together; slices are there to be read.
+    """
     if evaluate.higher_is_better:
         bound, direction, sign = {"lower_bound": {"value": evaluate.lower_bound}}, "HIGHER_IS_BETTER", -1
     else:
         bound, direction, sign = {"upper_bound": {"value": evaluate.upper_bound}}, "LOWER_IS_BETTER", 1
+    everything = tfma.SlicingSpec()
     threshold = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(**bound))
     if compare:
         threshold.change_threshold.CopyFrom(
@@ -296,13 +300,19 @@ def eval_config(evaluate: EvaluateConfig, label: str, *, compare: bool) -> tfma.
                 direction=getattr(tfma.MetricDirection, direction), absolute={"value": sign * evaluate.max_drop}
             )
         )
+    # By itself a threshold holds for every slice, and a slice of three examples would hold a good model back.
+    bounded = (
+        {"per_slice_thresholds": [tfma.PerSliceMetricThreshold(slicing_specs=[everything], threshold=threshold)]}
+        if evaluate.slices
+        else {"threshold": threshold}
+    )
     return tfma.EvalConfig(
         model_specs=[tfma.ModelSpec(signature_name="serving_default", label_key=label, prediction_key="outputs")],
-        slicing_specs=[tfma.SlicingSpec()],
+        slicing_specs=[everything, *(tfma.SlicingSpec(feature_keys=[name]) for name in evaluate.slices)],
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name=evaluate.metric, threshold=threshold),
+                    tfma.MetricConfig(class_name=evaluate.metric, **bounded),
                     tfma.MetricConfig(class_name="ExampleCount"),
                 ]
             )

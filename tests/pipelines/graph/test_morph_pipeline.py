@@ -281,6 +281,19 @@ def test_the_bounds_go_the_way_in_which_the_metric_is_better(evaluate, bound, ch
     assert not alone.HasField("change_threshold")
 
 
+def test_slices_are_evaluated_and_the_bounds_stay_on_all_examples():
+    """TFMA's threshold holds for every slice; without slices the configuration is what it was before there were any."""
+    evaluate = {"lower_bound": 0.9, "max_drop": 0.02}
+    plain = eval_config(EvaluateConfig(**evaluate), "digit", compare=True)
+    sliced = eval_config(EvaluateConfig(**evaluate, slices=("country", "plan")), "digit", compare=True)
+    assert [list(spec.feature_keys) for spec in plain.slicing_specs] == [[]]
+    assert [list(spec.feature_keys) for spec in sliced.slicing_specs] == [[], ["country"], ["plan"]]
+    metric = sliced.metrics_specs[0].metrics[0]
+    [only] = metric.per_slice_thresholds
+    assert list(only.slicing_specs) == [tfma.SlicingSpec()] and not metric.HasField("threshold")
+    assert only.threshold == plain.metrics_specs[0].metrics[0].threshold
+
+
 @pytest.mark.parametrize(
     ("finish", "trained"), [("", '"batch_size": 16'), ("finish: in_place\n", '"epochs": 9')], ids=["scratch", "place"]
 )
