@@ -1,4 +1,4 @@
-"""What is read of an evaluation, which TFMA itself has made here."""
+"""Slices of an evaluation, which TFMA itself makes here by the configuration of the pipelines."""
 
 import numpy as np
 import pandas
