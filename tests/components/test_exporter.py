@@ -106,8 +106,7 @@ def test_the_summary_and_the_properties_say_what_each_file_is(export, run, train
 @needs_onnx
 def test_an_onnx_file_answers_what_the_litert_file_answers(raw_export, run, held_out):
     """Each by its own runtime, without any of our code."""
-    import onnxruntime
-
+    onnxruntime = pytest.importorskip("onnxruntime")
     exported = run(raw_export(formats=["litert", "onnx"]))["exported_model"]
     assert files(exported) == ["export.json", "litert.tflite", "onnx.onnx"]
     for form in summary(exported)["forms"]:
