@@ -1,4 +1,4 @@
-"""JSON files from outside, read within limits.
+"""Files: JSON from outside is read within limits, and what is written is there as a whole or not at all.
 
 A file that is larger or more deeply nested than any that is written here is damage or an attack, and so is a number
 that no computer counts with. It ends in a reason, before memory or Python's stack do.
@@ -10,7 +10,10 @@ import json
 import math
 import os
 import pathlib
+import tempfile
 from typing import Any, NoReturn
+
+from .errors import MorphError
 
 MOST_BYTES = 1 << 26
 """Of a file; a structure of a network with a hundred thousand channels has one."""
@@ -73,6 +76,33 @@ def json_of(text: str) -> Any:
         if not inside:
             return data
     raise ValueError(_too_deep())
+
+
+def write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Write a file, whole or not at all, for everybody to read.
+
+    Args:
+        path: of the file.
+        content: of it.
+
+    Raises:
+        MorphError: the place cannot be written.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MorphError(
+            f"{path} cannot be written ({error.strerror or error}). Give a file in a directory that exists and that "
+            "you may write to."
+        ) from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
 
 
 def _too_deep() -> str:

@@ -7,7 +7,7 @@ production and which schema the raw examples had.
 ```
 assets.extra/structure.json    the structure (`morph_core.Structure`) that the model was built with
 assets.extra/schema.pbtxt      the schema of the raw examples, before Transform
-assets.extra/MODEL_CARD.md     for people: data, structure, costs, how it was searched, what was measured
+assets.extra/MODEL_CARD.md     for people: data, structure, costs, how it was searched, what was measured and evaluated
 ```
 """
 
@@ -20,6 +20,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.utils import io_utils
 
 import morph_core as morph
+from morph_core.report.card import evaluated
 
 from .inside import text_inside
 
@@ -51,6 +52,21 @@ def write(
     }
     for name, text in texts.items():
         io_utils.write_string_file(os.path.join(directory, name), text)
+
+
+def evaluated_card(directory: str, evaluation: str) -> dict[str, str]:
+    """The card of a SavedModel with what Evaluator found on it, by its name; nothing for a model without a card.
+
+    Args:
+        directory: of the SavedModel.
+        evaluation: URI of the `ModelEvaluation`.
+    """
+    text = read(directory, CARD_FILE)
+    if text is None:
+        return {}
+    from .evaluation import slices  # imports TFMA, which a training does without
+
+    return {CARD_FILE: f"{text.rstrip()}\n\n{evaluated(slices(evaluation))}\n"}
 
 
 def read(directory: str, name: str) -> str | None:

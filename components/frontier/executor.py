@@ -10,13 +10,14 @@ from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
-from tfx.utils import io_utils
+from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
 from morph_core.report import frontier_page
 from morph_core.report.frontier import Frontier, Point
 
-from ..artifacts.evaluation import measured
+from ..artifacts.evaluation import measured, without_differences
+from ..artifacts.model_assets import evaluated_card
 from ..artifacts.properties import custom_properties, set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..artifacts.structure_properties import counted_as
@@ -71,8 +72,12 @@ class Executor(base_executor.BaseExecutor):
         chosen = frontier.chosen()
         source = artifacts[f"model_{points.index(chosen)}"] if chosen is not None else None
         if source is not None:
+            evaluation = artifacts[f"evaluation_{points.index(chosen)}"]
             with complete_or_absent(outputs["model"].uri) as directory:
                 io_utils.copy_dir(source.uri, directory)
+                served = path_utils.serving_model_path(directory)
+                for name, text in evaluated_card(served, evaluation.uri).items():
+                    io_utils.write_string_file(os.path.join(served, name), text)
             set_custom_properties(outputs["model"], custom_properties(source))
         _bless(outputs["blessing"], source)
         _write(outputs["frontier"], frontier)
@@ -89,9 +94,7 @@ def _point(branch: dict[str, Any], number: int, artifacts: dict[str, Artifact], 
         )
     evaluation = artifacts[f"evaluation_{number}"].uri
     found = measured(evaluation)
-    # Where there is a baseline, TFMA gives each metric's difference from it as well.
-    differences = {f"{name}_diff" for name in found}
-    metrics = {name: value for name, value in found.items() if name not in {"example_count", *differences}}
+    metrics = {name: value for name, value in without_differences(found).items() if name != "example_count"}
     if len(metrics) != 1:
         raise morph.MorphError(
             f"{branch['label']}: expected one metric in its evaluation, found {', '.join(metrics) or 'none'}."

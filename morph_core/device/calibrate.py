@@ -23,12 +23,13 @@ from ..cost.costs import elements_moved, flops, latency
 from ..cost.devices import read_calibration
 from ..cost.machine import this_machine
 from ..errors import MorphError
+from ..files import write_whole
 from ..network.graph import ChannelGraph
 from . import parts
 from .grid import Grid, grids_of
-from .record import Record, write_whole
+from .record import Record
 from .request import check_counts, check_name
-from .runtimes import Runtime, device_name, find_runtime, threads, versions
+from .runtimes import Runtime, device_name, find_runtime, lacking, threads, versions
 from .steps import Steps, steps_of, waste
 from .stopwatch import Stopwatch
 
@@ -43,6 +44,10 @@ REPEATABLE = 0.10
 # How firmly the two shares are held together where the networks do not tell them apart.
 _HOLD = 0.1
 _LEAST_MS = 1e-3
+
+
+class _CannotRun(MorphError):
+    """An operation of the network cannot be measured like this, however often it is tried."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +116,19 @@ def calibrate(
     run = _Run(graph, chosen, dtype, batch_size, repeats, record)
     try:
         run.measure(_measurements(grids, graph, networks, steps), notice or (lambda progress: None))
-    finally:
+    except _CannotRun:
+        # The same arguments would end here again, and others would be told that this record is not theirs.
+        record.remove()
+        raise
+    except BaseException:
         record.save()
+        raise
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     calibration = _fitted(
         target.stem, {**measured_on, "date": today}, graph, grids, steps, networks, record.milliseconds
     )
     write_whole(target, calibration.to_json().encode())
-    record.path.unlink()
+    record.remove()
     if advice := unsteady(calibration):
         warnings.warn(advice, stacklevel=2)
     read = read_calibration(target)
@@ -245,13 +255,15 @@ class _Run:
                 made = parts.one_call(self.graph, one.call, one.widths, self.dtype, self.batch_size)
             call = self.runtime.compiled(made, [parts.random_inputs(made, seed) for seed in range(copies)])
             call()
-        except MorphError:
-            raise
+        except MorphError as error:
+            raise _CannotRun(str(error)) from error
         except Exception as error:
             kind = "" if one.call is None else f" ({self.graph.trace.calls[one.call].kind})"
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise MorphError(
-                f"Runtime '{self.runtime.name}' cannot run {self._name(one)}{kind} in {self.dtype}: {lines[0]}. Choose "
+            missing = lacking(str(error))
+            reason = f"it has no operation {', '.join(missing)}" if missing else lines[0].rstrip(".")
+            raise _CannotRun(
+                f"Runtime '{self.runtime.name}' cannot run {self._name(one)}{kind} in {self.dtype}: {reason}. Choose "
                 "another runtime or dtype, or replace the layer."
             ) from error
         return call

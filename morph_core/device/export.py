@@ -21,9 +21,10 @@ import numpy as np
 
 from ..arrays import as_numpy
 from ..errors import MorphError
-from .record import write_whole
+from ..files import write_whole
+from ..network.trace import function_of
 from .request import Format, check_batch_size, format_named
-from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, litert_answers, saved
+from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, lacking, litert_answers, saved
 from .stopwatch import Stopwatch
 
 # A tenth slower is within what two timings of the same thing differ by.
@@ -85,7 +86,7 @@ def export(
     """Write a network for a device, if the file is right.
 
     Args:
-        model: the network.
+        model: the network, functional or Sequential.
         path: of the file to write.
         examples: real inputs of the model: an array, or a list or dict of them as the model takes them. Whole-number
             formats get their ranges from them.
@@ -105,6 +106,8 @@ def export(
     """
     target = pathlib.Path(path)
     kind = _checked_format(format, target)
+    # A Sequential that was loaded from a file was never called, and has no `input` by itself.
+    model = function_of(model)
     batches = _batches(model, examples, batch_size)
     count = len(batches) * batch_size
     if labels is not None and (np.ndim(labels) != 1 or len(labels) < count):
@@ -167,7 +170,10 @@ def check_installed(format: str) -> None:
 def _checked_format(format: str, target: pathlib.Path) -> Format:
     kind = format_named(format)
     if target.suffix != kind.suffix:
-        raise MorphError(f"A file of format '{format}' ends in {kind.suffix}; received {target}.")
+        raise MorphError(
+            f"A file of format '{format}' ends in {kind.suffix}; received {target}. Name it so, or choose another "
+            "format."
+        )
     find_runtime("tf.function", "float32")
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
         raise MorphError(f"{target} cannot be written: {target.parent} is no directory that you may write to.")
@@ -252,7 +258,7 @@ def _litert_bytes(model: keras.Model, kind: Format, batch_size: int, batches: Se
 
 def _inexpressible(text: str, kind: Format) -> str:
     """One message for an operation that LiteRT does not have, from the converter's pages."""
-    operations = dict.fromkeys(re.findall(r"'?tf\.(\w+)'? op is neither", text))
+    operations = lacking(text)
     # Where it comes from: Keras names operations by the layers that they are made in.
     places = re.findall(r'(?:callsite|fused)\(?\["?[^"]*"?,? ?(?:callsite\()?"([^"@]+)@', text)
     what = f"operation {', '.join(operations)}" if operations else "the network"

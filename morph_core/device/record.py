@@ -6,13 +6,12 @@ A run that was killed goes on from it. The file is replaced as a whole every few
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import tempfile
 import time
 from typing import Any
 
 from ..errors import MorphError
+from ..files import write_whole
 
 _SAVE_EVERY_SECONDS = 2.0
 
@@ -44,6 +43,10 @@ class Record:
         write_whole(self.path, json.dumps({"header": self._header, "milliseconds": self.milliseconds}).encode())
         self._saved_at = time.monotonic()
 
+    def remove(self) -> None:
+        """Take the file away, when the calibration is written or can never be."""
+        self.path.unlink()
+
     def _read(self) -> dict[str, float]:
         remove = (
             f"Remove it to measure anew, or give another file to write than {self.path.name.removesuffix('.part')}."
@@ -67,25 +70,3 @@ class Record:
 def record_of(path: pathlib.Path) -> pathlib.Path:
     """Where the record of a calibration file lies until that is written."""
     return path.with_name(f"{path.name}.part")
-
-
-def write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        MorphError: the place cannot be written.
-    """
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise MorphError(
-            f"{path} cannot be written ({error.strerror or error}). Give a file in a directory that exists and that "
-            "you may write to."
-        ) from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)

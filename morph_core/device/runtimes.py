@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -145,6 +146,11 @@ def litert_bytes(model: keras.Model, batch_size: int | None = None) -> bytes:
     """A network as LiteRT's float32 file."""
     with saved(model, batch_size) as folder:
         return backend().lite.TFLiteConverter.from_saved_model(folder).convert()
+
+
+def lacking(text: str) -> list[str]:
+    """The operations that LiteRT does not have, from the pages that its converter writes then."""
+    return list(dict.fromkeys(re.findall(r"'?tf\.(\w+)'? op is neither", text)))
 
 
 def interpreter_class() -> Any:

@@ -7,6 +7,7 @@ how good it was. The headings follow Mitchell et al., "Model Cards for Model Rep
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,26 @@ from .wording import FLOPS_NOTE, change, channel_counts, exact, label, layers_wi
 
 # Of the settings, what is long and stands in the report.
 _LONG = ("frozen", "budget", MEASURED_LATENCY)
+
+MOST_VALUES = 50
+"""Values of one feature that a card has a row for: a feature with thousands of them is an identity, not a kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """What an evaluation found of the examples with one value of a feature.
+
+    Attributes:
+        feature: its name; "" where all examples are meant.
+        value: of the feature; None for all examples, and where no example has the feature.
+        metrics: by name.
+        examples: how many there are; None where nobody counted.
+    """
+
+    feature: str
+    value: str | int | float | None
+    metrics: Mapping[str, float]
+    examples: int | None = None
 
 
 def card(
@@ -81,6 +102,44 @@ def card(
     if measured:
         parts += ["## Measured", _table(("measure", "value"), [(name, f"{it:.6g}") for name, it in measured.items()])]
     return "\n\n".join(parts) + "\n"
+
+
+def evaluated(slices: Sequence[Slice]) -> str:
+    """The section of a card that says how good the model is on which examples.
+
+    It stands by itself because a model is evaluated when its card is written already.
+
+    Args:
+        slices: in the order in which they are shown. Of a feature with many values, those with the most examples are.
+
+    Returns:
+        Markdown: a heading and a table.
+    """
+    names = list(dict.fromkeys(name for one in slices for name in one.metrics))
+    rows, left_out = [], []
+    for feature in dict.fromkeys(one.feature for one in slices):
+        some = [one for one in slices if one.feature == feature]
+        kept = {id(one) for one in sorted(some, key=lambda one: -(one.examples or 0))[:MOST_VALUES]}
+        rows += [
+            (
+                _named(one),
+                "" if one.examples is None else f"{one.examples:,}",
+                *(f"{one.metrics[name]:.6g}" if name in one.metrics else "" for name in names),
+            )
+            for one in some
+            if id(one) in kept
+        ]
+        if len(some) > MOST_VALUES:
+            left_out.append(
+                f"{_line(feature)} has {len(some) - MOST_VALUES:,} more values, each of at most as many examples."
+            )
+    return "\n\n".join(["## Evaluated", _table(("on", "examples", *names), rows), *left_out])
+
+
+def _named(one: Slice) -> str:
+    if not one.feature:
+        return "all"
+    return f"{one.feature}: no example has it" if one.value is None else f"{one.feature} = {one.value}"
 
 
 def _items(facts: Mapping[str, Any]) -> str:

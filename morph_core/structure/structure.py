@@ -11,13 +11,12 @@ import dataclasses
 import json
 import os
 import pathlib
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import MorphError
-from ..files import json_of, read_text
+from ..files import json_of, read_text, write_whole
 from .reading import checked
 
 if TYPE_CHECKING:  # reading a structure takes no Keras
@@ -131,16 +130,12 @@ class Structure:
         return cls(**checked(data, source, names, SCHEMA_VERSION))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the structure to a file, whole or not at all."""
-        target = pathlib.Path(path)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.to_json())
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        """Write the structure to a file, whole or not at all.
+
+        Raises:
+            MorphError: the file cannot be written.
+        """
+        write_whole(pathlib.Path(path), self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Structure:

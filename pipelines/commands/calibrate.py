@@ -11,9 +11,19 @@ from .command import click, command, start
 @click.argument("model")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The file to write, such as phone.json.")
 @click.option(
-    "--runtime", type=click.Choice(["tf.function", "xla", "litert"]), default="tf.function", show_default=True
+    "--runtime",
+    type=click.Choice(["tf.function", "xla", "litert"]),
+    default="tf.function",
+    show_default=True,
+    help="How the network will run: by TensorFlow, compiled by XLA, or as a LiteRT file on one thread.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What it will compute in; LiteRT in float32 only.",
+)
 @click.option("--batch-size", default=1, show_default=True, help="Of the network when it runs.")
 @click.option("--points", default=6, show_default=True, help="Widths at which each operation is measured.")
 @click.option("--networks", default=8, show_default=True, help="Whole networks that are measured besides.")
@@ -34,7 +44,8 @@ def calibrate(
     """Measure on this device what MODEL takes at any widths.
 
     MODEL is a saved .keras file or keras.applications:NAME. The file serves as cost="latency:FILE.json". A run that was
-    stopped goes on where it was.
+    stopped goes on where it was. Let nothing else run meanwhile; the end says how well measurements repeat. Fewer
+    points, networks and repeats take less time.
     """
     start(verbose=False)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -13,26 +13,36 @@ from .command import click, command, start
 @click.argument("model")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The file to write: .tflite or .onnx.")
 @click.option(
-    "--examples", required=True, type=click.Path(path_type=Path), help="A .npz file of inputs (x) and labels (y)."
+    "--examples",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A .npz file of real inputs: x, or an array under the name of each input. Labels, if any, are y.",
 )
 @click.option(
     "--format",
     type=click.Choice(["litert", "litert-float16", "litert-dynamic", "litert-int8", "onnx"]),
-    default="litert",
-    show_default=True,
+    help="By default litert or onnx in float32, as the output's name says. litert-float16 and litert-dynamic hold "
+    "smaller weights, litert-int8 computes in whole numbers.",
 )
-@click.option("--batch-size", default=1, show_default=True, help="That the file is made for.")
+@click.option("--batch-size", default=1, show_default=True, help="That the file is made for; ONNX takes any.")
 @click.option(
     "--tolerance", type=float, help="How far outputs may be off, as a share of the largest; else the format's."
 )
 @click.option("--keep-slower", is_flag=True, help="Keep the file even if it is slower than the model here.")
 @command
 def export(
-    model: str, output: Path, examples: Path, format: str, batch_size: int, tolerance: float | None, keep_slower: bool
+    model: str,
+    output: Path,
+    examples: Path,
+    format: str | None,
+    batch_size: int,
+    tolerance: float | None,
+    keep_slower: bool,
 ) -> None:
     """Write MODEL, a saved .keras file, for a device.
 
-    The file is run on the examples beside the model. One that answers otherwise, or is slower, is not kept.
+    The file is run on the examples beside the model, and both are timed on this machine. One that answers otherwise, or
+    is slower, is not kept.
     """
     start(verbose=False)
     import morph_core as morph
@@ -45,7 +55,7 @@ def export(
         network,
         output,
         inputs,
-        format=format,
+        format=format or ("onnx" if output.suffix == ".onnx" else "litert"),
         labels=labels,
         batch_size=batch_size,
         tolerance=tolerance,

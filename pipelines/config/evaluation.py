@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from .section import Section, expect_one
@@ -26,6 +28,19 @@ class EvaluateConfig(Section):
         description="how much worse than the latest blessed model the metric may be, absolute",
         examples=[0.01],
     )
+    slices: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        description="features of the raw examples: the model's card has the metric for each of their values, too",
+        examples=["[country]"],
+    )
+
+    @model_validator(mode="after")
+    def _different_slices(self) -> EvaluateConfig:
+        if len(set(self.slices)) < len(self.slices):
+            raise ValueError(
+                f"slices: {', '.join(self.slices)}: different features are expected. Name each of them once"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_bound(self) -> EvaluateConfig:

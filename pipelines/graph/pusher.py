@@ -3,6 +3,9 @@
 Servers take the largest number below `push_to` for the newest version, and so does a retraining on Kubeflow. TFX's own
 executor numbers by the clock alone: after a clock that was ahead, a new model would lie below the old one, unused, and
 two pushes within one second would be one. Here a number is the clock's, or one above the largest that is there.
+
+A model's card is written when it is trained, before anybody has evaluated it. What Evaluator found is put on the card
+on the way.
 """
 
 from __future__ import annotations
@@ -11,16 +14,19 @@ import os
 import shutil
 import time
 import uuid
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from tfx import types
 from tfx import v1 as tfx
 from tfx.components.pusher import executor
-from tfx.dsl.components.base import executor_spec
+from tfx.dsl.components.base import base_component, executor_spec
 from tfx.dsl.io import fileio
-from tfx.types import artifact_utils
-from tfx.utils import io_utils, proto_utils
+from tfx.types import artifact_utils, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter
+from tfx.utils import io_utils, json_utils, proto_utils
 
+from morph_tfx.components.artifacts.model_assets import evaluated_card
 from morph_tfx.components.artifacts.saved_model import SAVED_MODEL_FILE
 
 _UNFINISHED = "unfinished-"
@@ -44,34 +50,74 @@ class Executor(executor.Executor):
         model = self.GetModelPath(input_dict)
         destination: Any = tfx.proto.PushDestination()
         proto_utils.json_to_proto(exec_properties["push_destination"], destination)
-        directory = push(model, destination.filesystem.base_directory)
+        evaluations = input_dict.get("evaluation")
+        texts = evaluated_card(model, artifact_utils.get_single_uri(evaluations)) if evaluations else {}
+        directory = push(model, destination.filesystem.base_directory, texts)
         io_utils.copy_dir(model, pushed.uri)
+        _write(pushed.uri, texts)
         self._MarkPushed(pushed, pushed_destination=directory, pushed_version=os.path.basename(directory))
 
 
-class Pusher(tfx.components.Pusher):
-    """TFX's component with our `Executor`."""
+class PusherSpec(standard_component_specs.PusherSpec):
+    """Inputs, outputs and parameters of `Pusher`: TFX's, and an evaluation."""
 
+    INPUTS: ClassVar = {
+        **standard_component_specs.PusherSpec.INPUTS,
+        "evaluation": ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
+    }
+
+
+class Pusher(base_component.BaseComponent):
+    """TFX's component with our `Executor`, which also takes what Evaluator found."""
+
+    SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
+    def __init__(
+        self,
+        model: types.BaseChannel,
+        model_blessing: types.BaseChannel,
+        push_destination: tfx.proto.PushDestination,
+        evaluation: types.BaseChannel | None = None,
+    ):
+        """Constructs the component.
 
-def push(model: str, push_to: str) -> str:
+        Args:
+            model: channel of `Model`.
+            model_blessing: channel of `ModelBlessing`.
+            push_destination: the directory that holds the versions.
+            evaluation: channel of the model's `ModelEvaluation`, for its card.
+        """
+        spec = PusherSpec(
+            model=model,
+            model_blessing=model_blessing,
+            evaluation=evaluation,
+            push_destination=push_destination,
+            custom_config=json_utils.dumps(None),
+            pushed_model=types.Channel(type=standard_artifacts.PushedModel),
+        )
+        super().__init__(spec=spec)
+
+
+def push(model: str, push_to: str, texts: Mapping[str, str] | None = None) -> str:
     """Copies a model to where models are served from, as the newest version there.
 
     Args:
         model: directory of the SavedModel.
         push_to: the directory that holds the versions.
+        texts: files to write into the copy, by their paths inside the model.
 
     Returns:
         The directory of the new version.
     """
     if "://" in push_to:
-        return _copied(model, push_to)
+        return _copied(model, push_to, texts or {})
     os.makedirs(push_to, exist_ok=True)
     _remove_abandoned(push_to)
     unfinished = os.path.join(push_to, f"{_UNFINISHED}{uuid.uuid4().hex[:8]}")
     try:
         io_utils.copy_dir(model, unfinished)
+        _write(unfinished, texts or {})
         while True:
             directory = os.path.join(push_to, str(next_version(push_to)))
             try:
@@ -95,10 +141,16 @@ def next_version(push_to: str) -> int:
     return max(now, newest + 1)
 
 
-def _copied(model: str, push_to: str) -> str:
+def _write(directory: str, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        io_utils.write_string_file(os.path.join(directory, name), text)
+
+
+def _copied(model: str, push_to: str, texts: Mapping[str, str]) -> str:
     """On an object store a rename is a copy, so the file that servers wait for comes last, as TFX does it."""
     directory = os.path.join(push_to, str(next_version(push_to)))
     io_utils.copy_dir(model, directory, deny_regex_patterns=[r"/saved_model\.pb$"])
+    _write(directory, texts)
     io_utils.copy_file(os.path.join(model, SAVED_MODEL_FILE), os.path.join(directory, SAVED_MODEL_FILE))
     return directory
 

@@ -172,7 +172,8 @@ def evaluate_and_push(
     """
     nodes, found = find_baseline(config, baseline, model)
     evaluator = evaluate(config, data.examples, model, found)
-    return [*nodes, evaluator, *deliver(config, data, model, evaluator.outputs["blessing"])]
+    blessing, evaluation = evaluator.outputs["blessing"], evaluator.outputs["evaluation"]
+    return [*nodes, evaluator, *deliver(config, data, model, blessing, evaluation)]
 
 
 def find_baseline(
@@ -231,11 +232,26 @@ def evaluate(
     )
 
 
-def deliver(config: PipelineConfig, data: Data, model: types.BaseChannel, blessing: types.BaseChannel) -> list[Any]:
-    """Pushes a model that is blessed and, where that is asked for, writes it for devices."""
+def deliver(
+    config: PipelineConfig,
+    data: Data,
+    model: types.BaseChannel,
+    blessing: types.BaseChannel,
+    evaluation: types.BaseChannel | None = None,
+) -> list[Any]:
+    """Pushes a model that is blessed and, where that is asked for, writes it for devices.
+
+    Args:
+        config: of the pipeline.
+        data: what `prepare` returned.
+        model: channel of the model.
+        blessing: channel that says whether it may be pushed.
+        evaluation: channel of what was measured of it, for its card; None where that is on the card already.
+    """
     pusher = Pusher(
         model=model,
         model_blessing=blessing,
+        evaluation=evaluation,
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=config.push_to)
         ),
@@ -268,11 +284,15 @@ def assemble(config: PipelineConfig, name: str, nodes: Sequence[Any]) -> tfx.dsl
 
 
 def eval_config(evaluate: EvaluateConfig, label: str, *, compare: bool) -> tfma.EvalConfig:
-    """What TFMA computes and what blesses a model: the absolute bound and, with `compare`, that on getting worse."""
+    """What TFMA computes and what blesses a model: the absolute bound and, with `compare`, that on getting worse.
+
+    The bounds are on all examples together; slices are there to be read.
+    """
     if evaluate.higher_is_better:
         bound, direction, sign = {"lower_bound": {"value": evaluate.lower_bound}}, "HIGHER_IS_BETTER", -1
     else:
         bound, direction, sign = {"upper_bound": {"value": evaluate.upper_bound}}, "LOWER_IS_BETTER", 1
+    everything = tfma.SlicingSpec()
     threshold = tfma.MetricThreshold(value_threshold=tfma.GenericValueThreshold(**bound))
     if compare:
         threshold.change_threshold.CopyFrom(
@@ -280,13 +300,19 @@ def eval_config(evaluate: EvaluateConfig, label: str, *, compare: bool) -> tfma.
                 direction=getattr(tfma.MetricDirection, direction), absolute={"value": sign * evaluate.max_drop}
             )
         )
+    # By itself a threshold holds for every slice, and a slice of three examples would hold a good model back.
+    bounded = (
+        {"per_slice_thresholds": [tfma.PerSliceMetricThreshold(slicing_specs=[everything], threshold=threshold)]}
+        if evaluate.slices
+        else {"threshold": threshold}
+    )
     return tfma.EvalConfig(
         model_specs=[tfma.ModelSpec(signature_name="serving_default", label_key=label, prediction_key="outputs")],
-        slicing_specs=[tfma.SlicingSpec()],
+        slicing_specs=[everything, *(tfma.SlicingSpec(feature_keys=[name]) for name in evaluate.slices)],
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
-                    tfma.MetricConfig(class_name=evaluate.metric, threshold=threshold),
+                    tfma.MetricConfig(class_name=evaluate.metric, **bounded),
                     tfma.MetricConfig(class_name="ExampleCount"),
                 ]
             )

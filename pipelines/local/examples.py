@@ -7,7 +7,7 @@ mean, StatisticsGen and ExampleValidator then see in full.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from morph_core import MorphError
@@ -30,6 +30,7 @@ def check_examples(
     batch_sizes: Mapping[str, int] | None = None,
     preprocessing_file: str | None = None,
     required: Mapping[str, str] | None = None,
+    slices: Sequence[str] = (),
 ) -> list[str]:
     """Reads the examples of each split; of several spans, of the newest.
 
@@ -40,6 +41,7 @@ def check_examples(
         preprocessing_file: Python file with `preprocessing_fn`, to be searched for features that no CSV file has.
         required: features that every example must have, and what they hold ("whole numbers", "numbers" or "text"), as
             `required_by` finds them.
+        slices: features by whose values the model is evaluated.
 
     Returns:
         What is no mistake and yet worth knowing, one sentence each.
@@ -47,7 +49,8 @@ def check_examples(
     Raises:
         MorphError: the directory, a split's files or its examples are missing; a file or a row cannot be read; the
             label is not among the features, or of some row; a feature is not of the same type in all splits, or
-            preprocessing_fn asks for one that is not there; or the newest span is not the same for all splits.
+            preprocessing_fn asks for one that is not there; a feature to slice by is not there or holds amounts; or the
+            newest span is not the same for all splits.
     """
     if is_uri(data.path):
         return []
@@ -81,6 +84,7 @@ def check_examples(
             "belong together; add those that are missing, or take away the span that is not complete."
         )
     _check_same_kinds(contents)
+    _check_slices(contents, slices)
     if (
         data.format == "csv" and preprocessing_file is not None
     ):  # a header names all features; a record may leave some out
@@ -150,6 +154,22 @@ def _check_same_kinds(contents: Mapping[str, Contents]) -> None:
                     f"data.splits: feature {name!r} holds {kind} in {first!r}, but {other} in {split!r}. Expected one "
                     "type in all splits; in a CSV file a column of decimals is written with decimals throughout (1.0)."
                 )
+
+
+def _check_slices(contents: Mapping[str, Contents], slices: Sequence[str]) -> None:
+    """Raises MorphError where the examples have no such feature, or one with a value of its own for each of them."""
+    known = {name for found in contents.values() for name in found.features}
+    kinds = {name: kind for found in contents.values() for name, kind in found.kinds.items()}
+    for name in slices:
+        if name not in known:
+            raise MorphError(
+                f"evaluate.slices: {name!r} is not a feature of the examples. They have: {', '.join(sorted(known))}."
+            )
+        if kinds.get(name) == NUMBERS:
+            raise MorphError(
+                f"evaluate.slices: feature {name!r} holds {NUMBERS}, and every different one would be a slice. "
+                f"Expected text or {WHOLE}; add a feature that says which range a number is in."
+            )
 
 
 def _about_labels(contents: Mapping[str, Contents], label: str) -> list[str]:

@@ -81,7 +81,8 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
         batch_sizes["search.batch_size"] = config.search.batch_size
     looked_up = pipeline == "retrain" and config.retrain_pipeline.structure is None
     required = required_by(config.push_to) if looked_up else {}
-    for remark in check_examples(config.data, config.label, batch_sizes, config.preprocessing_file, required):
+    slices = config.evaluate.slices
+    for remark in check_examples(config.data, config.label, batch_sizes, config.preprocessing_file, required, slices):
         say(f"Note: {remark}")
     say("Loading TensorFlow and TFX ...")
     start = time.monotonic()

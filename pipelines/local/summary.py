@@ -11,6 +11,7 @@ from rich.table import Table
 import morph_core as morph
 from morph_core.cost.costs import unit_of, written
 from morph_core.report.frontier import Point
+from morph_core.report.wording import measured_in_words
 
 from ..account import change, cost_title
 from ..config import PipelineConfig
@@ -61,7 +62,9 @@ def show_summary(
     else:
         pushed = result.pushed_model
     report = result.structures[-1] / "report.html"
+    latency = measured_in_words(structure)
     for name, text in (
+        *([("latency", latency)] if latency else []),  # by the clock, where the search kept to a measured one
         *([("report", report)] if report.exists() else []),  # an imported structure has none
         ("structure", result.structures[-1] / "structure.json"),
         ("evaluation", f"{values} on {count:,.0f} examples; more in {result.evaluation}"),

@@ -18,6 +18,7 @@ from morph_tfx.components import Exporter, MorphTrainer
 from morph_tfx.components.exporter.executor import _classes, told
 from morph_tfx.components.training import trained_model, user_module
 from tests.components.conftest import DIGITS, RAW_DIGITS, channel, fails_cleanly, make, serialized
+from tests.core.extras import needs_onnx
 
 
 def load(model):
@@ -100,6 +101,26 @@ def test_the_summary_and_the_properties_say_what_each_file_is(export, run, train
     assert exported.get_float_custom_property("litert_int8_bytes") == said["forms"][2]["size"]
     assert exported.get_float_custom_property("litert_accuracy") == said["forms"][0]["accuracy"]
     assert exported.get_string_custom_property("structure_fingerprint").startswith("sha256:")
+
+
+@needs_onnx
+def test_an_onnx_file_answers_what_the_litert_file_answers(raw_export, run, held_out):
+    """Each by its own runtime, without any of our code."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    exported = run(raw_export(formats=["litert", "onnx"]))["exported_model"]
+    assert files(exported) == ["export.json", "litert.tflite", "onnx.onnx"]
+    for form in summary(exported)["forms"]:
+        assert form["problem"] == "" and form["difference"] <= 1e-3 and form["size"] > 0
+        assert form["accuracy"] == form["model_accuracy"] > 0
+        assert form["milliseconds"] > 0
+    session = onnxruntime.InferenceSession(pathlib.Path(exported.uri, "onnx.onnx").read_bytes())
+    interpreter = tf.lite.Interpreter(str(pathlib.Path(exported.uri, "litert.tflite")))
+    runner = interpreter.get_signature_runner()
+    for image in held_out[0][:8]:
+        image = image.reshape(1, 64)
+        (found,) = session.run(None, {session.get_inputs()[0].name: image})
+        (expected,) = runner(**dict.fromkeys(runner.get_input_details(), image)).values()
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_what_is_wrong_or_slower_is_said_and_not_kept(raw_export, run, monkeypatch, capsys):

@@ -1,8 +1,14 @@
-"""JSON from outside ends in a reason where it is larger, deeper or longer than anything that is written here."""
+"""JSON from outside ends in a reason where it is larger, deeper or longer than anything that is written here.
 
+What is written is there as a whole, or not at all.
+"""
+
+import errno
 import json
+import os
 import time
 
+import keras
 import pytest
 
 import morph_core as morph
@@ -55,3 +61,32 @@ def test_structures_and_calibrations_are_refused_at_once_and_briefly(tmp_path, r
         read(str(path))
     assert len(str(caught.value)) < 1000
     assert time.process_time() - start < 5
+
+
+def test_a_file_that_is_written_can_be_read_by_everybody(tmp_path):
+    """A server or a phone's build runs as another user than the one who made the file."""
+    path = tmp_path / "model.tflite"
+    for content in (b"first", b"second"):
+        files.write_whole(path, content)
+        assert path.read_bytes() == content and path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "made.json"
+    files.write_whole(path, b"before")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(morph.MorphError, match=r"made.json cannot be written \(No space left on device\)"):
+        files.write_whole(path, b"after")
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_structure_names_the_place_that_it_cannot_be_written_to(tmp_path):
+    inputs = keras.Input((4,))
+    structure = morph.describe(morph.ChannelGraph.from_model(keras.Model(inputs, keras.layers.Dense(2)(inputs))), {})
+    with pytest.raises(morph.MorphError, match=r"none/structure.json cannot be written \(No such file or directory\)"):
+        structure.save(tmp_path / "none" / "structure.json")

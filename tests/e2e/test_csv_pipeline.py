@@ -75,6 +75,7 @@ def config_file(tmp_path) -> Path:
 
 
 def test_run_takes_csv_and_prints_what_came_out(config_file):
+    config_file.write_text(CONFIG.replace("lower_bound: 0.8", "lower_bound: 0.8, slices: [kind]"))
     done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
     assert done.exit_code == 0, done.output
     assert "[1/10] CsvExampleGen" in done.output
@@ -86,7 +87,16 @@ def test_run_takes_csv_and_prints_what_came_out(config_file):
     pushed = re.search(r"^pushed +(\S+)$", done.output, re.MULTILINE)
     assert pushed is not None, done.output
     assert (Path(pushed.group(1)) / "saved_model.pb").exists()
-    assert re.search(r"^evaluation +sparse_categorical_accuracy [01]", done.output, re.MULTILINE)
+    evaluation = re.search(r"^evaluation +sparse_categorical_accuracy ([\d.]+) on (\d+)", done.output, re.MULTILINE)
+    assert evaluation is not None, done.output
+    card = (Path(pushed.group(1)) / "assets.extra" / "MODEL_CARD.md").read_text()
+    rows = re.findall(r"^\| (all|kind = \d) \| (\d+) \| ([\d.]+) \|$", card, re.MULTILINE)
+    assert [name for name, _, _ in rows] == ["all", "kind = 0", "kind = 1", "kind = 2"]
+    (_, count, value), *kinds = rows
+    assert count == evaluation.group(2) and float(value) == pytest.approx(float(evaluation.group(1)), abs=1e-4)
+    assert sum(int(count) for _, count, _ in kinds) == int(count)
+    right = sum(int(count) * float(value) for _, count, value in kinds)
+    assert right / int(count) == pytest.approx(float(value), abs=1e-4)
     report = re.search(r"^report +(\S+)$", done.output, re.MULTILINE)
     assert report is not None
     assert Path(report.group(1)).exists()
@@ -132,6 +142,9 @@ def test_of_both_trainings_the_better_model_is_pushed_and_the_verdict_says_by_ho
     pushed = re.search(r"^pushed +(\S+)$", done.output, re.MULTILINE)
     assert pushed is not None, done.output
     assert (Path(pushed.group(1)) / "saved_model.pb").exists()
+    card = (Path(pushed.group(1)) / "assets.extra" / "MODEL_CARD.md").read_text()
+    [evaluated] = re.findall(r"^\| all \| \d+ \| ([\d.]+) \|$", card, re.MULTILINE)
+    assert float(evaluated) == pytest.approx(scores[chosen.group(1)], abs=1e-4)
     again = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
     assert "nothing has changed, so every step came from the cache" in again.output
     # A change makes two new candidates, which have the pushed model as their baseline.

@@ -3,18 +3,22 @@
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from rich.console import Console
 
 import morph_core as morph
 from morph_tfx.pipelines.config import PipelineConfig, load_config
 from morph_tfx.pipelines.local import demo
 from morph_tfx.pipelines.local.result import RunResult
 from morph_tfx.pipelines.local.runner import run_pipeline
+from morph_tfx.pipelines.local.summary import show_summary
+from tests.core.extras import has_onnx
 
 pytestmark = pytest.mark.thorough
 
@@ -29,7 +33,11 @@ SETTINGS = {
     "search": {"epochs": 2, "batch_size": 64},
     "retrain": {"epochs": 4, "batch_size": 64},
     "evaluate": {"lower_bound": 0.5},
-    "export": {"formats": ["litert", "litert-int8"], "keep_slower": True, "max_accuracy_loss": 0.1},
+    "export": {
+        "formats": ["litert", "litert-int8", *(["onnx"] if has_onnx() else [])],
+        "keep_slower": True,
+        "max_accuracy_loss": 0.1,
+    },
 }
 
 
@@ -89,6 +97,15 @@ def test_the_run_tells_of_device_and_files(printed, exported):
     for form in forms:
         assert f"{form['format']}: {'kept' if form['file'] else 'not kept'}" in text
     assert f"Files: {exported}" in text
+
+
+def test_the_account_says_what_the_clock_said_of_the_result(result, config):
+    console = Console(record=True, width=200)
+    show_summary(result, config, console=console)
+    said = re.search(
+        r"^latency +Measured: [\d.e-]+ ms per example, .* the predicted ", console.export_text(), re.MULTILINE
+    )
+    assert said is not None
 
 
 def test_a_second_run_measures_and_exports_nothing(config, result):

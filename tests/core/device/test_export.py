@@ -1,7 +1,5 @@
 """Files for devices: they answer as the Keras model does, or are not written."""
 
-import importlib.util
-
 import keras
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from keras import layers
 import morph_core as morph
 from morph_core.device import export as exporting
 from morph_core.device.request import FORMATS, check_request
+from tests.core.extras import needs_onnx
 from tests.core.networks import batch_for, conv, mlp, network, randomize
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="files are written with TensorFlow")
@@ -31,11 +30,6 @@ def one_of_no_counterpart():
     return keras.Model(inputs, layers.Dense(2)(keras.ops.erfinv(layers.Dense(3, name="odd")(inputs))))
 
 
-def has_onnx() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx"))
-
-
-needs_onnx = pytest.mark.skipif(not has_onnx(), reason="the extra onnx is not installed")
 EACH = [pytest.param(name, marks=[needs_onnx] if name == "onnx" else []) for name in FORMATS]
 
 
@@ -74,6 +68,16 @@ def test_several_inputs_and_outputs_keep_their_places(tmp_path, format):
     model = two_inputs()
     path = tmp_path / f"model{FORMATS[format].suffix}"
     assert morph.export(model, path, batch_for(model, count=8), format=format, keep_slower=True).problem == ""
+
+
+@pytest.mark.parametrize("format", ["litert", pytest.param("onnx", marks=needs_onnx)])
+def test_a_sequential_model_out_of_a_file_is_written(tmp_path, format):
+    """Keras gives it no `input` until it was called."""
+    keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)]).save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    path = tmp_path / f"model{FORMATS[format].suffix}"
+    assert morph.export(model, path, np.ones((2, 4)), format=format, keep_slower=True).problem == ""
+    assert path.is_file()
 
 
 def test_a_wrong_file_is_not_kept(tmp_path, monkeypatch):
@@ -130,6 +134,16 @@ def test_an_operation_without_a_counterpart_is_named(tmp_path, format):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_is_python_code_is_refused(tmp_path):
+    class Written(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(morph.MorphError, match=r"Model '.*' \(Written\) is not a functional Keras model"):
+        morph.export(Written(), tmp_path / "model.tflite", np.ones((2, 4)))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     def missing(name):
         raise ModuleNotFoundError(f"No module named {name!r}")
@@ -144,7 +158,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     ("name", "options", "message"),
     [
         ("model.bin", {"format": "tflite"}, "Unknown format 'tflite'. .*Expected one of litert, litert-float16, "),
-        ("model.onnx", {}, "A file of format 'litert' ends in .tflite"),
+        ("model.onnx", {}, "A file of format 'litert' ends in .tflite; received .*model.onnx. Name it so, or choose"),
         ("none/model.tflite", {}, "none is no directory that you may write to"),
         ("model.tflite", {"batch_size": 0}, "batch_size is 0; expected a whole number from 1"),
         ("model.tflite", {"batch_size": 9}, "4 examples are no batch of 9"),

@@ -7,6 +7,7 @@ import pytest
 from keras import layers
 
 import morph_core as morph
+from morph_core.report.card import MOST_VALUES, Slice, evaluated
 from tests.core.networks import mlp, residual
 
 
@@ -63,3 +64,30 @@ def test_a_name_cannot_break_out_of_its_cell():
 def test_equal_structures_give_equal_cards():
     graph = morph.ChannelGraph.from_model(mlp())
     assert morph.report.card(morph.describe(graph, {"d1": 5})) == morph.report.card(morph.describe(graph, {"d1": 5}))
+
+
+def test_how_good_a_model_is_stands_in_one_table_for_all_examples_and_for_each_value():
+    section = evaluated(
+        [
+            Slice("", None, {"accuracy": 0.93755555, "loss": 0.25}, 1200),
+            Slice("country", "AT", {"accuracy": 0.5, "loss": 1.0}, 2),
+            Slice("country", "a|b\n# c", {"accuracy": 1.0}),
+            Slice("plan", None, {}, 0),
+        ]
+    )
+    assert section.startswith("## Evaluated\n\n| on |")
+    assert section.splitlines()[2:] == [
+        "| on | examples | accuracy | loss |",
+        "| --- | --- | --- | --- |",
+        "| all | 1,200 | 0.937556 | 0.25 |",
+        "| country = AT | 2 | 0.5 | 1 |",
+        r"| country = a\|b # c |  | 1 |  |",
+        "| plan: no example has it | 0 |  |  |",
+    ]
+
+
+def test_of_many_values_those_with_the_most_examples_have_rows_and_the_others_are_counted():
+    some = [Slice("id", number, {"accuracy": 1.0}, number) for number in range(MOST_VALUES + 7)]
+    section = evaluated(some)
+    assert [row[0] for row in cells(section)[2:]] == [f"id = {one.value}" for one in some[7:]]
+    assert section.endswith("id has 7 more values, each of at most as many examples.")

@@ -10,6 +10,7 @@ from keras import layers
 
 from morph_tfx.pipelines.commands.cli import cli
 from tests.core.calibrations import calibration, forget_warnings
+from tests.core.extras import needs_onnx, without_onnx
 
 
 def invoke(*arguments: object):
@@ -38,6 +39,25 @@ def test_a_model_is_written_for_litert(folder, tmp_path):
     assert "Compared on 8 examples: outputs differ by " in result.output
     assert "Accuracy: 100.0%, of the model 100.0%." in result.output
     assert f"Size: {(tmp_path / 'model.tflite').stat().st_size:,} bytes." in result.output
+
+
+@needs_onnx
+def test_the_name_of_the_file_says_that_it_is_for_onnx(folder, tmp_path):
+    path = tmp_path / "model.onnx"
+    examples = folder / "examples.npz"
+    result = invoke("export", folder / "model.keras", "--examples", examples, "--output", path, "--keep-slower")
+    assert result.exit_code == 0, result.output
+    assert "Accuracy: 100.0%, of the model 100.0%." in result.output
+    assert result.output.endswith(f"Wrote {path}\n") and path.is_file()
+
+
+@without_onnx
+def test_a_format_that_is_not_installed_names_its_extra(folder, tmp_path):
+    path = tmp_path / "model.onnx"
+    result = invoke("export", folder / "model.keras", "--examples", folder / "examples.npz", "--output", path)
+    assert result.exit_code == 2
+    assert "is not installed. Install what is missing with: pip install 'morph-tfx[onnx]'" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_off_is_not_written(folder, tmp_path):

@@ -9,10 +9,15 @@ from tests.pipelines.config.sample import config_of, expect_refusal
     ("changes", "parts"),
     [
         (("target:", "budgets: [0.5]", "choose: {}"), ["choose: exactly one of 'min_accuracy'", "got neither"]),
+        (
+            ("evaluate: {lower_bound: 0.9, slices: [plan, plan]}",),
+            ["evaluate: slices: plan, plan: different features are expected"],
+        ),
+        (("evaluate: {lower_bound: 0.9, slices: ['']}",), ["evaluate.slices"]),
         (("evaluate: {}",), ["evaluate: exactly one of 'lower_bound'", "got neither"]),
     ],
 )
-def test_exactly_one_bound_and_one_rule_are_expected(changes, parts):
+def test_what_a_bound_a_rule_or_slices_lack_is_told(changes, parts):
     expect_refusal(changes, parts)
 
 

@@ -153,6 +153,7 @@ def test_of_both_models_the_better_one_that_passed_is_pushed():
     assert '"epochs": 9' in nodes["Retrainer"].exec_properties["custom_config"]
     for name in ("model", "blessing"):
         assert source_of(nodes["Pusher"].inputs["model" if name == "model" else "model_blessing"]) == ("Frontier", name)
+    assert "evaluation" not in nodes["Pusher"].inputs  # Frontier writes it on the card of the model that it chose
 
 
 DEVICES = """
@@ -219,6 +220,7 @@ def test_only_a_blessed_model_is_pushed(nodes):
     pusher = nodes["Pusher"]
     assert source_of(pusher.inputs["model"]) == ("Retrainer", "model")
     assert source_of(pusher.inputs["model_blessing"]) == ("Evaluator", "blessing")
+    assert source_of(pusher.inputs["evaluation"]) == ("Evaluator", "evaluation")
     assert "/base/pushed" in pusher.exec_properties["push_destination"]
 
 
@@ -277,6 +279,19 @@ def test_the_bounds_go_the_way_in_which_the_metric_is_better(evaluate, bound, ch
     assert threshold.change_threshold.direction == getattr(tfma.MetricDirection, direction)
     alone = eval_config(EvaluateConfig(**evaluate), "digit", compare=False).metrics_specs[0].metrics[0].threshold
     assert not alone.HasField("change_threshold")
+
+
+def test_slices_are_evaluated_and_the_bounds_stay_on_all_examples():
+    """TFMA's threshold holds for every slice; without slices the configuration is what it was before there were any."""
+    evaluate = {"lower_bound": 0.9, "max_drop": 0.02}
+    plain = eval_config(EvaluateConfig(**evaluate), "digit", compare=True)
+    sliced = eval_config(EvaluateConfig(**evaluate, slices=("country", "plan")), "digit", compare=True)
+    assert [list(spec.feature_keys) for spec in plain.slicing_specs] == [[]]
+    assert [list(spec.feature_keys) for spec in sliced.slicing_specs] == [[], ["country"], ["plan"]]
+    metric = sliced.metrics_specs[0].metrics[0]
+    [only] = metric.per_slice_thresholds
+    assert list(only.slicing_specs) == [tfma.SlicingSpec()] and not metric.HasField("threshold")
+    assert only.threshold == plain.metrics_specs[0].metrics[0].threshold
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from tfx.proto import pusher_pb2
 from tfx.types import channel_utils
 from tfx.types import standard_artifacts as artifacts
 
+from morph_core.report.card import Slice
+from morph_tfx.components.artifacts import evaluation, model_assets
 from morph_tfx.pipelines.graph import pusher
 from tests.pipelines.conftest import made
 
@@ -103,6 +105,46 @@ def test_only_what_is_blessed_is_pushed_and_the_artifact_says_where(blessed, rec
         assert pushed.get_string_custom_property("pushed_destination") == str(tmp_path / "serving" / version)
         assert pushed.get_string_custom_property("pushed_version") == version
         assert (tmp_path / "archive" / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("carries_card", [True, False])
+def test_what_evaluator_found_is_on_the_card_of_what_is_pushed(carries_card, record, tmp_path, monkeypatch):
+    """And on that of the archived copy; the model that was trained stays as it is."""
+    found = [Slice("", None, {"accuracy": 0.9}, 10), Slice("country", "AT", {"accuracy": 0.5}, 4)]
+    monkeypatch.setattr(evaluation, "slices", {"/found": found}.__getitem__)
+    model, blessing, pushed, told = (
+        made(kind)
+        for kind in (artifacts.Model, artifacts.ModelBlessing, artifacts.PushedModel, artifacts.ModelEvaluation)
+    )
+    model.uri, pushed.uri, told.uri = (
+        str(record.saved_model("model", "Format-Serving")),
+        str(tmp_path / "copy"),
+        "/found",
+    )
+    blessing.set_int_custom_property("blessed", 1)
+    trained = pathlib.Path(model.uri, "Format-Serving", model_assets.CARD_FILE)
+    if carries_card:
+        trained.parent.mkdir(exist_ok=True)
+        trained.write_text("# Model card\n\n## Costs\n")
+    component = pusher.Pusher(
+        model=channel(model),
+        model_blessing=channel(blessing),
+        evaluation=channel(told),
+        push_destination=destination(tmp_path / "serving"),
+    )
+    pusher.Executor().Do(
+        {"model": [model], "model_blessing": [blessing], "evaluation": [told]},
+        {"pushed_model": [pushed]},
+        component.exec_properties,
+    )
+    for place in (pushed.get_string_custom_property("pushed_destination"), pushed.uri):
+        card = pathlib.Path(place, model_assets.CARD_FILE)
+        assert card.exists() == carries_card
+        if carries_card:
+            text = card.read_text()
+            assert text.startswith("# Model card\n\n## Costs\n\n## Evaluated\n")
+            assert "| all | 10 | 0.9 |" in text and text.endswith("| country = AT | 4 | 0.5 |\n")
+    assert not carries_card or "Evaluated" not in trained.read_text()
 
 
 def channel(artifact):

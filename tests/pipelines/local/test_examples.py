@@ -80,6 +80,19 @@ def test_csv_columns_are_read(tmp_path):
         check_examples(csv, "y")
 
 
+def test_a_feature_to_slice_by_that_no_example_has_is_refused_with_those_they_have(data):
+    check_examples(data, "label", slices=["x", "label"])
+    with pytest.raises(MorphError, match=r"evaluate.slices: 'country' is not a feature .* They have: label, x\."):
+        check_examples(data, "label", slices=["x", "country"])
+
+
+def test_amounts_make_no_slices(tmp_path):
+    csv = csv_of(tmp_path, train="x,plan,label\n1.5,a,1\n2,b,0\n", eval="x,plan,label\n3,a,1\n4.5,b,0\n")
+    check_examples(csv, "label", slices=["plan", "label"])
+    with pytest.raises(MorphError, match=r"evaluate.slices: feature 'x' holds numbers, and every different one"):
+        check_examples(csv, "label", slices=["x"])
+
+
 def test_a_csv_file_with_a_header_only_has_no_examples(tmp_path):
     (tmp_path / "a.csv").write_text("x,label\n")
     with pytest.raises(MorphError, match="hold no examples"):

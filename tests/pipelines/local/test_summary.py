@@ -6,6 +6,7 @@ from rich.console import Console
 from tfx.types import standard_artifacts as artifacts
 
 import morph_core as morph
+from morph_core.device.measure import Measured
 from morph_tfx.components import MorphStructure
 from morph_tfx.pipelines.local.result import RunResult, Step
 from morph_tfx.pipelines.local.summary import show_summary
@@ -89,6 +90,18 @@ def test_they_are_neither_the_run_s_structures_nor_its_time(outcome):
     assert [path.name for path in result.structures] == ["MorphTrainer-1"]
     assert result.training_seconds == 30.0
     assert list(result.references) == ["uniform-50", "seed"]
+
+
+def test_what_the_clock_said_stands_beside_what_was_predicted(outcome, config):
+    """From the structure's file, so also where all steps came from the cache."""
+    result = outcome({})
+    assert "latency" not in summed_up(result, config)
+    file = result.structures[-1] / "structure.json"
+    told = Measured(predicted=2.0, structure=2.5, seed=4.0, repeatability=0.03, on="xla, float32, batch 1, a phone")
+    told.noted_in(morph.Structure.load(file)).save(file)
+    text = " ".join(summed_up(result, config).split())
+    assert "latency Measured: 2.5 ms per example, 25% more than the predicted 2 ms; the seed takes 4 ms." in text
+    assert "Measurements repeat within 3% (xla, float32, batch 1, a phone)." in text
 
 
 def test_without_them_seed_and_final_model_stand_alone(outcome, config):
