@@ -78,6 +78,25 @@ def threat_of(directory: str) -> str | None:
     return next(filter(None, map(_threat_in, model.meta_graphs)), None)
 
 
+def threat_in(graph: Any) -> str | None:
+    """The same of a graph before it is saved, without what comes only with a file: by its operations alone.
+
+    Args:
+        graph: a GraphDef, with its functions.
+    """
+    library = _library(graph)
+    for nodes in (graph.node, *library.values()):
+        for node in nodes:
+            if (what := _threat_of_node(node, library)) is not None:
+                return what
+    return None
+
+
+def _library(graph: Any) -> dict[str, Any]:
+    """The nodes of each function of a GraphDef, by its name."""
+    return {function.signature.name: function.node_def for function in graph.library.function}
+
+
 def _link_out(directory: str) -> str | None:
     """The first file or directory in a directory that leads out of it."""
     top = os.path.realpath(directory)
@@ -94,12 +113,8 @@ def _threat_in(graph: Any) -> str | None:
         name = asset.filename.replace("\\", "/")
         if posixpath.isabs(name) or ".." in name.split("/") or "://" in name:
             return f"its asset {asset.filename!r} leads out of it"
-    library = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
-    for nodes in (graph.graph_def.node, *library.values()):
-        for node in nodes:
-            if (what := _threat_of_node(node, library)) is not None:
-                return what
-    return _foreign_checkpoint(graph, library) or _foreign_table(graph, library)
+    library = _library(graph.graph_def)
+    return threat_in(graph.graph_def) or _foreign_checkpoint(graph, library) or _foreign_table(graph, library)
 
 
 def _threat_of_node(node: Any, library: dict[str, Any]) -> str | None:

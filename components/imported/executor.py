@@ -46,7 +46,7 @@ class ModelExecutor(base_executor.BaseExecutor):
         if (threat := saved_model.threat_of(model)) is not None:
             raise morph.MorphError(
                 f"The model at {model} is not imported: {threat}. Name a model that Trainer, MorphTrainer or Retrainer "
-                "exported, or export this one without it."
+                "exported, or export this one anew."
             )
         with complete_or_absent(artifact.uri) as directory:
             io_utils.copy_dir(model, path_utils.serving_model_dir(directory))

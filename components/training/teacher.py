@@ -36,7 +36,7 @@ def read(artifact: Artifact, student: keras.Model) -> Answers:
     if (threat := threat_of(place)) is not None:
         raise MorphError(
             f"The teacher in {place} is not loaded: {threat}. Give the model of a Trainer, a MorphTrainer or a "
-            "Retrainer, or export this one without it."
+            "Retrainer, or export this one anew."
         )
     try:
         loaded: Any = tf.saved_model.load(place)

@@ -141,7 +141,7 @@ def test_a_teacher_that_is_not_there_ends_before_training(raw_retrain, run, tmp_
 def test_a_damaged_teacher_ends_before_training(raw_retrain, run, written, tmp_path, nothing_trains):
     artifact = written(RAW_DIGITS, seed_of(RAW_DIGITS))
     pathlib.Path(artifact.uri, "Format-Serving", "saved_model.pb").write_bytes(b"no model")
-    message = r"The teacher in .* cannot be loaded as a SavedModel \("
+    message = r"The teacher in .* is not loaded: its saved_model\.pb is damaged"
     fails_cleanly(run, raw_retrain(teacher=channel(artifact)), message, tmp_path)
 
 
