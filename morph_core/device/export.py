@@ -22,7 +22,7 @@ import numpy as np
 from ..arrays import as_numpy
 from ..errors import MorphError
 from .record import write_whole
-from .request import Format, check_batch_size, format_named
+from .request import Format, check_batch_size, check_tolerance, format_named
 from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, litert_answers, saved
 from .stopwatch import Stopwatch
 
@@ -105,6 +105,7 @@ def export(
     """
     target = pathlib.Path(path)
     kind = _checked_format(format, target)
+    check_tolerance(tolerance)
     batches = _batches(model, examples, batch_size)
     count = len(batches) * batch_size
     if labels is not None and (np.ndim(labels) != 1 or len(labels) < count):
@@ -189,7 +190,9 @@ def _batches(model: keras.Model, examples: Any, batch_size: int) -> list[list[np
     check_batch_size(batch_size)
     count = min(map(len, arrays)) if arrays else 0
     if count < batch_size:
-        raise MorphError(f"export: {count} examples are no batch of {batch_size}. Give more of them.")
+        raise MorphError(
+            f"export: batch_size is {batch_size}, and {count} examples are no batch of it. Give more of them."
+        )
     typed = [array.astype(tensor.dtype) for array, tensor in zip(arrays, inputs, strict=True)]
     return [
         [array[start : start + batch_size] for array in typed]
