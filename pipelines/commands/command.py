@@ -78,10 +78,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 def _names() -> dict[str, str]:
     """What each parameter of the running command is called on the command line."""
-    parameters = click.get_current_context().command.params
+    context = click.get_current_context()
     return {
-        one.name: one.make_metavar(click.get_current_context()) if isinstance(one, click.Argument) else one.opts[0]
-        for one in parameters
+        one.name: one.make_metavar(context) if isinstance(one, click.Argument) else one.opts[0]
+        for one in context.command.params
         if one.name is not None
     }
 
@@ -108,18 +108,21 @@ def _is_text(text: str) -> bool:
 def _place_of(error: OSError, given: dict[str, Any]) -> tuple[str, str] | None:
     """The option or argument that names the place of an error of the system, and the place; None where none does.
 
-    The error may name what lies in the place, or the directory that was to hold it.
+    The error may name the place, what lies in it, or a directory above it that is to be made. What fails further below
+    is not what was given.
     """
     if not isinstance(error.filename, str | os.PathLike):
         return None
     found = os.path.abspath(error.filename)
-    for name, value in given.items():
-        # MODEL is text, since it need be no file.
-        if not isinstance(value, str | Path):
+    for one in click.get_current_context().command.params:
+        value = given.get(one.name or "")
+        # An argument may be text, where it need be no file: MODEL.
+        if (not isinstance(one.type, click.Path) and not isinstance(one, click.Argument)) or value is None:
             continue
-        place = os.path.abspath(value)
-        if os.path.commonpath([found, place]) in (found, place):
-            return _names()[name], str(value)
+        place = os.path.abspath(str(value))
+        to_be_made = place.startswith(found + os.sep) and not os.path.exists(found)
+        if place in (found, os.path.dirname(found)) or to_be_made:
+            return _names()[one.name or ""], str(value)
     return None
 
 

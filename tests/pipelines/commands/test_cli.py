@@ -160,8 +160,12 @@ def test_what_the_system_says_of_a_place_that_was_named_is_a_message_and_of_anot
     )
 
 
-def test_an_error_of_a_place_that_nobody_named_is_a_bug(monkeypatch, tmp_path):
-    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", lambda _: open("/none/of/these"))  # noqa: SIM115
+@pytest.mark.parametrize("place", ["/none/of/these", "{directory}/config.yaml/far/below", "{directory}"])
+def test_an_error_of_a_place_that_nobody_named_is_a_bug(monkeypatch, tmp_path, place):
+    def broken(_):
+        raise FileNotFoundError(2, "No such file or directory", place.format(directory=tmp_path))
+
+    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", broken)
     result = invoke("run", "--config", tmp_path / "config.yaml")
     assert isinstance(result.exception, FileNotFoundError)
 

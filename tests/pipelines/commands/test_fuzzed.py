@@ -199,7 +199,7 @@ def place(tmp_path_factory):
     (place / "text.txt").write_text("no model")
     (place / "empty").touch()
     with (place / "huge").open("wb") as file:
-        file.truncate(1 << 40)
+        file.truncate(1 << 34)
     for name in ("binary", "binary.keras", "binary.yaml", "binary.npz", "binary.json"):
         (place / name).write_bytes(bytes(range(256)))
     for name in ("keras", "yaml", "json", "tflite"):
