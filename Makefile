@@ -1,5 +1,5 @@
 # `make demo` and `make test` set the machine up first; run them again as often as you like.
-.PHONY: help setup demo test test-thorough test-all test-core test-backends test-second-stack lint format api constraints licences release clean
+.PHONY: help setup demo test test-thorough test-all test-core test-backends test-second-stack lint format api constraints licences advisories release clean
 .DEFAULT_GOAL := help
 
 # A shell's own settings must not decide what runs here. Without .pyc files each `import tfx` costs four times the CPU.
@@ -63,12 +63,16 @@ constraints: setup ## write constraints/ from uv.lock: versions that fit togethe
 licences: setup ## list the licence of everything in .venv
 	@$(UV) tool run --quiet --from 'pip-licenses>=5,<6' pip-licenses --python .venv/bin/python --order license $(ARGS)
 
+advisories: setup ## tell which locked dependencies have known advisories (asks pypi.org; ARGS="--service osv": api.osv.dev)
+	@.venv/bin/python tools/check_advisories.py --uv $(UV) $(ARGS)
+
 release: setup ## build dist/: the wheel, the source, constraints for pip, and an SBOM (CycloneDX) of what the extras bring
 	rm -rf dist
 	$(UV) build --quiet --out-dir dist
 	cp constraints/constraints-*.txt dist/
-	wheel=$$(basename dist/*.whl) && $(UV) export --quiet --frozen --extra tfx --extra kubeflow --format cyclonedx1.5 \
-	  --output-file "dist/$${wheel%-py3-none-any.whl}.cdx.json" > /dev/null
+	wheel=$$(basename dist/*.whl) && name=$${wheel%-py3-none-any.whl} && \
+	  $(UV) export --quiet --frozen --extra tfx --extra kubeflow --format cyclonedx1.5 --output-file "dist/$$name.cdx.json" > /dev/null && \
+	  .venv/bin/python tools/name_version.py "dist/$$name.cdx.json" "$${name#*-}"
 	ls -l dist
 
 clean: ## remove everything that these commands made

@@ -11,12 +11,12 @@ from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
 
+from ..artifacts import saved_model
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
 from ..structure_exporter.exporter import STRUCTURE_FILE
 
-_GRAPH_FILE = "saved_model.pb"
 _MOUNTS = "On Kubeflow, the step needs the volume: kubeflow.steps: {'*': {volumes: [{pvc: NAME, mount: PATH}]}}."
 
 
@@ -37,12 +37,17 @@ class ModelExecutor(base_executor.BaseExecutor):
             exec_properties: `path`.
 
         Raises:
-            MorphError: no SavedModel lies there.
+            MorphError: no SavedModel lies there, or it does more than a model has to.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         path = exec_properties["path"]
         artifact = artifact_utils.get_single_instance(output_dict["result"])
         model = _saved_model(path)
+        if (threat := saved_model.threat_of(model)) is not None:
+            raise morph.MorphError(
+                f"The model at {model} is not imported: {threat}. Name a model that Trainer, MorphTrainer or Retrainer "
+                "exported, or export this one anew."
+            )
         with complete_or_absent(artifact.uri) as directory:
             io_utils.copy_dir(model, path_utils.serving_model_dir(directory))
         set_custom_properties(artifact, {"imported_from": path})
@@ -86,7 +91,7 @@ class StructureExecutor(base_executor.BaseExecutor):
 def _saved_model(path: str) -> str:
     """The SavedModel at a path, which may also be a `Model` artifact that holds one."""
     for directory in (path, path_utils.serving_model_dir(path)):
-        if fileio.exists(os.path.join(directory, _GRAPH_FILE)):
+        if fileio.exists(os.path.join(directory, saved_model.SAVED_MODEL_FILE)):
             return directory
     names = sorted(str(name).rstrip("/") for name in fileio.listdir(path)) if fileio.isdir(path) else None
     versions = [name for name in names or () if name.isdecimal()]
@@ -97,8 +102,8 @@ def _saved_model(path: str) -> str:
         advice = _MOUNTS
     found = "it is not there" if names is None else f"it holds {', '.join(names) or 'nothing'}"
     raise morph.MorphError(
-        f"There is no model at {path} ({found}). Expected a directory with {_GRAPH_FILE}, as Pusher leaves one. "
-        f"{advice}"
+        f"There is no model at {path} ({found}). Expected a directory with {saved_model.SAVED_MODEL_FILE}, as Pusher "
+        f"leaves one. {advice}"
     )
 
 

@@ -24,6 +24,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 from morph_core import MorphError
 from morph_core.network.trace import input_structure
 
+from ..artifacts.saved_model_graph import threat_in
 from .labels import LABEL_CLASSES
 from .user_module import UserModule
 
@@ -92,12 +93,18 @@ def export(model: keras.Model, entries: Mapping[str, Signature], directory: str)
 def _trace(name: str, entry: Signature, module: UserModule) -> None:
     """Runs a signature's Python once, without data: what fails here would fail after the training."""
     try:
-        tf.function(entry.function, autograph=False).get_concrete_function(*entry.inputs)
+        traced = tf.function(entry.function, autograph=False).get_concrete_function(*entry.inputs)
     except (ValueError, TypeError, KeyError, AttributeError, tf.errors.OpError) as error:
         raise MorphError(
             f"The serving signature {name!r} cannot be made: {type(error).__name__}: {error} Its arguments are "
             f"{entry.inputs}. Correct signatures(model, spec) in {module.source}, or write one there with this name."
         ) from error
+    if (threat := threat_in(traced.graph.as_graph_def())) is not None:
+        raise MorphError(
+            f"The serving signature {name!r} cannot be exported: {threat}. A model that does so is refused wherever it "
+            f"is loaded, to be retrained or compared with. Correct signatures(model, spec) in {module.source}: what it "
+            "needs has to come with the request, or be an asset."
+        )
 
 
 def _user_signatures(model: keras.Model, spec: Any, module: UserModule) -> dict[str, Signature]:

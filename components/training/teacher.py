@@ -18,6 +18,8 @@ from morph_core import MorphError
 from morph_core.network.trace import pack_outputs, standardize_inputs
 from morph_core.search.distill import Answers
 
+from ..artifacts.saved_model import threat_of
+
 
 def read(artifact: Artifact, student: keras.Model) -> Answers:
     """Loads a teacher, for `morph_core.search.distill`.
@@ -31,6 +33,11 @@ def read(artifact: Artifact, student: keras.Model) -> Answers:
             outputs of the student.
     """
     place = _place(artifact.uri)
+    if (threat := threat_of(place)) is not None:
+        raise MorphError(
+            f"The teacher in {place} is not loaded: {threat}. Give the model of a Trainer, a MorphTrainer or a "
+            "Retrainer, or export this one anew."
+        )
     try:
         loaded: Any = tf.saved_model.load(place)
     except (OSError, ValueError, KeyError, tf.errors.OpError) as error:

@@ -23,7 +23,7 @@ from ..arrays import as_numpy
 from ..errors import MorphError
 from ..files import write_whole
 from ..network.trace import function_of
-from .request import Format, check_batch_size, format_named
+from .request import Format, check_batch_size, check_tolerance, format_named
 from .runtimes import Inputs, backend, find_runtime, interpreter, interpreter_class, lacking, litert_answers, saved
 from .stopwatch import Stopwatch
 
@@ -106,6 +106,7 @@ def export(
     """
     target = pathlib.Path(path)
     kind = _checked_format(format, target)
+    check_tolerance(tolerance)
     # A Sequential that was loaded from a file was never called, and has no `input` by itself.
     model = function_of(model)
     batches = _batches(model, examples, batch_size)
@@ -195,7 +196,9 @@ def _batches(model: keras.Model, examples: Any, batch_size: int) -> list[list[np
     check_batch_size(batch_size)
     count = min(map(len, arrays)) if arrays else 0
     if count < batch_size:
-        raise MorphError(f"export: {count} examples are no batch of {batch_size}. Give more of them.")
+        raise MorphError(
+            f"export: batch_size is {batch_size}, and {count} examples are no batch of it. Give more of them."
+        )
     typed = [array.astype(tensor.dtype) for array, tensor in zip(arrays, inputs, strict=True)]
     return [
         [array[start : start + batch_size] for array in typed]

@@ -65,11 +65,14 @@ def check_name(device: str) -> None:
 
 
 def check_counts(**counts: int) -> None:
-    """Raise a MorphError for a `batch_size`, `points`, `networks` or `repeats` that is too small or no number."""
-    least = {"batch_size": 1, "points": 2, "networks": 0, "repeats": 3}
+    """Raise a MorphError for a `batch_size`, `points`, `networks` or `repeats` that is no number in its bounds."""
+    # The upper ones are far above what is of use, and below what would be planned for hours before the first run.
+    bounds = {"batch_size": (1, 100_000), "points": (2, 100), "networks": (0, 1_000), "repeats": (3, 10_000)}
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < least[name]:
-            raise MorphError(f"calibrate: {name} is {count!r}; expected a whole number from {least[name]}.")
+        least, most = bounds[name]
+        if isinstance(count, bool) or not isinstance(count, int) or not least <= count <= most:
+            shown = count if not isinstance(count, int) or abs(count) < 10**30 else "a number of more than 30 digits"
+            raise MorphError(f"calibrate: {name} is {shown!r}; expected a whole number from {least} to {most:,}.")
 
 
 def check_request(
@@ -95,6 +98,15 @@ def check_request(
     if max_accuracy_loss is not None and (not _is_number(max_accuracy_loss) or not 0 <= max_accuracy_loss < 1):
         raise MorphError(f"max_accuracy_loss is {max_accuracy_loss!r}; expected a share from 0 to 1, such as 0.01.")
     check_batch_size(batch_size)
+
+
+def check_tolerance(tolerance: Any) -> None:
+    """Raise a MorphError unless this is None, or a share that a difference can be within."""
+    if tolerance is not None and (not _is_number(tolerance) or not tolerance > 0):
+        raise MorphError(
+            f"export: tolerance is {tolerance!r}; expected a number above 0, a share of the largest output, such as "
+            "0.01."
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -43,21 +43,87 @@ class _Refused(click.ClickException):
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Shows a MorphError as a message and takes Ctrl-C calmly; other exceptions are bugs and keep their traceback."""
+    """Shows as a message what a person can put right, and takes Ctrl-C calmly.
+
+    That is a MorphError, and what the system says of a place that an option or argument names. Other exceptions are
+    bugs and keep their traceback.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
+            _check_texts(kwargs)
             function(*args, **kwargs)
         except MorphError as error:
             if kwargs.get("verbose"):
                 traceback.print_exc()
             raise _Refused(str(error)) from error
+        except OSError as error:
+            named = _place_of(error, kwargs)
+            if named is None:
+                raise
+            if kwargs.get("verbose"):
+                traceback.print_exc()
+            option, place = named
+            raise _Refused(
+                f"{option}: {place} cannot be used: {error.strerror or error} ({os.fspath(error.filename)}). Give "
+                "another place, or see that it is there, has room and is yours to read and write."
+            ) from error
         except KeyboardInterrupt:
             click.echo(f"\n{_RESUME}", err=True)
             raise click.exceptions.Exit(130) from None
 
     return wrapper
+
+
+def _names() -> dict[str, str]:
+    """What each parameter of the running command is called on the command line."""
+    context = click.get_current_context()
+    return {
+        one.name: one.make_metavar(context) if isinstance(one, click.Argument) else one.opts[0]
+        for one in context.command.params
+        if one.name is not None
+    }
+
+
+def _check_texts(given: dict[str, Any]) -> None:
+    """Refuses bytes that are no text: they can be printed nowhere, and no server takes them."""
+    for name, value in given.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str | Path) and not _is_text(str(text)):
+                raise MorphError(
+                    f"{_names()[name]}: {os.fsencode(text)!r} holds bytes that are no text in UTF-8. Write it in "
+                    "UTF-8; a file or directory has to be renamed."
+                )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _place_of(error: OSError, given: dict[str, Any]) -> tuple[str, str] | None:
+    """The option or argument that names the place of an error of the system, and the place; None where none does.
+
+    The error may name the place, what lies in it, or a directory above it that is to be made. What fails further below
+    is not what was given.
+    """
+    if not isinstance(error.filename, str | os.PathLike):
+        return None
+    found = os.path.abspath(error.filename)
+    for one in click.get_current_context().command.params:
+        value = given.get(one.name or "")
+        # An argument may be text, where it need be no file: MODEL.
+        if (not isinstance(one.type, click.Path) and not isinstance(one, click.Argument)) or value is None:
+            continue
+        place = os.path.abspath(str(value))
+        to_be_made = place.startswith(found + os.sep) and not os.path.exists(found)
+        if place in (found, os.path.dirname(found)) or to_be_made:
+            return _names()[one.name or ""], str(value)
+    return None
 
 
 def start(verbose: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .command import click, command, config_option, pipeline_option, start, verbose_option
+from .command import MorphError, click, command, config_option, pipeline_option, start, verbose_option
 
 if TYPE_CHECKING:
     from ..config import PipelineKind
@@ -23,6 +23,11 @@ def compile_(config_file: Path, pipeline: PipelineKind, output: Path, verbose: b
     from ..config import load_config
 
     config = load_config(config_file)
+    if output.exists() and output.samefile(config_file):
+        raise MorphError(
+            f"--output: {output} is the configuration, which the job would replace. Give another name, such as "
+            "job.yaml."
+        )
     from ..kubeflow.compiler import compile_pipeline  # after it: what it imports takes longer than a mistake
 
     compile_pipeline(config, output, say=click.echo, verbose=verbose, pipeline=pipeline)

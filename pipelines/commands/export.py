@@ -81,7 +81,7 @@ def _read(path: Path, network: Any) -> tuple[Any, Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise morph.MorphError(
             f"{path} cannot be read as examples ({error}). Write it with numpy.savez(path, x=inputs, y=labels)."
         ) from error

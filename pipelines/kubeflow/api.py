@@ -77,8 +77,8 @@ class KubeflowApi:
 
     def __init__(self, connection: Connection, say: Say = print, sleep: Callable[[float], None] = time.sleep):
         endpoint = connection.endpoint.rstrip("/")
-        url = urllib.parse.urlsplit(endpoint)
-        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query or url.fragment:
+        url = _address(endpoint)
+        if url is None or not url.hostname or "@" in url.netloc or url.query or url.fragment:
             raise MorphError(
                 f"endpoint: expected the address of the Kubeflow Pipelines API, such as "
                 f"https://kubeflow.example.com/pipeline, got {without_password(endpoint)!r}."
@@ -278,6 +278,15 @@ class KubeflowApi:
         if broken is not None:
             raise broken
         return result
+
+
+def _address(endpoint: str) -> urllib.parse.SplitResult | None:
+    """The parts of a web address; None for text that is none."""
+    try:
+        url = urllib.parse.urlsplit(endpoint)
+        return url if url.scheme in ("http", "https") and url.port != 0 else None
+    except ValueError:  # half of an IPv6 address, or a port that is none
+        return None
 
 
 def _is_object(body: Any) -> bool:

@@ -133,8 +133,14 @@ def _header(name: str, notes: Sequence[str]) -> str:
 
 def _write(output: Path, text: str) -> None:
     """Writes all or nothing."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    except OSError as error:
+        raise MorphError(
+            f"--output: {output} cannot be written ({error.strerror or error}). Give a file in a directory that you "
+            "may write to."
+        ) from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

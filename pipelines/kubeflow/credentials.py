@@ -28,6 +28,8 @@ HOW_TO = (
 )
 """How to give a credential, for messages."""
 
+_MOST_BYTES = 1 << 20  # of a file with a token or cookies
+
 _POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
 """Where a pod finds the token for Kubeflow Pipelines, when one is projected into it."""
 
@@ -133,7 +135,11 @@ def _files(
 
 def _text(path: str | os.PathLike[str], source: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise MorphError(f"Cannot read {source}: it is larger than {_MOST_BYTES:,} bytes. {HOW_TO}.")
+        return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise MorphError(f"Cannot read {source}: {reason}. {HOW_TO}.") from None
@@ -182,8 +188,11 @@ def _travels_safely(endpoint: str, in_pod: bool) -> bool:
 
     Outside of a pod a service's name is anybody's: whoever answers for `ml-pipeline` in this network.
     """
-    url = urllib.parse.urlsplit(endpoint)
-    host = url.hostname or ""
+    try:
+        url = urllib.parse.urlsplit(endpoint)
+        host = url.hostname or ""
+    except ValueError:  # no address, which KubeflowApi refuses
+        return True
     if url.scheme != "http" or host == "localhost":  # what is no address at all is refused by KubeflowApi
         return True
     try:

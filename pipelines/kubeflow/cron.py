@@ -47,7 +47,7 @@ _FIELDS = (
     _Field("month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
     _Field("day of the week", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
 )
-_ITEM = re.compile(r"(?P<start>\*|\?|\w+)(-(?P<end>\w+))?(/(?P<step>\d+))?$")
+_ITEM = re.compile(r"(?P<start>\*|\?|\w+)(-(?P<end>\w+))?(/(?P<step>\d{1,4}))?\Z", re.ASCII)
 
 
 def kubeflow_cron(expression: str) -> str:
@@ -132,7 +132,7 @@ def _item(item: str, field: _Field, expression: str) -> range:
 def _number(text: str, item: str, field: _Field, expression: str) -> int:
     if text.lower() in field.names:
         return field.names.index(text.lower()) + field.low
-    if not text.isdecimal() or not field.low <= int(text) <= field.high:
+    if not re.fullmatch("[0-9]{1,4}", text) or not field.low <= int(text) <= field.high:
         raise _refused(item, field, expression)
     return int(text)
 

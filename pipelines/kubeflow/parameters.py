@@ -106,6 +106,24 @@ def declare(spec: dict[str, Any], parameters: list[Parameter], kinds: Mapping[st
             given[inside] = {"componentInputParameter": parameter.name}
 
 
+def most_target(spec: Mapping[str, Any]) -> float:
+    """The largest `target` that a job can be told: what its searches widen to, or the whole of the seed.
+
+    Args:
+        spec: the PipelineSpec, as parsed JSON; from a file, so any part of it may be another thing.
+    """
+
+    def inside(value: Any, *keys: str) -> Any:
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    tasks = inside(spec, "root", "dag", "tasks")
+    given = [inside(task, "inputs", "parameters") for task in (tasks.values() if isinstance(tasks, Mapping) else ())]
+    widened = [inside(one, "expand_to", "runtimeValue", "constant") for one in given if inside(one, PREFIX + "target")]
+    return min((1.0, *(number for number in widened if isinstance(number, int | float))))
+
+
 def _trains_to_the_end(spec: Mapping[str, Any], step: str) -> bool:
     return "search_fraction" in spec["root"]["dag"]["tasks"][step].get("inputs", {}).get("parameters", {})
 

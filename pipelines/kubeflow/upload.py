@@ -21,6 +21,13 @@ import yaml
 from morph_core import MorphError
 
 from .api import KubeflowApi
+from .parameters import most_target
+
+MOST_BYTES = 1 << 24
+"""Of a job; one of forty steps has 200,000."""
+
+MOST_VALUES = 1_000_000
+"""Values and keys in a job, with those that aliases stand for written out."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Job:
         pipeline: the pipeline it belongs to.
         version: the name of its content.
         parameters: what a run may be told, by name: each with its `parameterType`, and maybe its `defaultValue`.
+        most_target: the largest `target` that a run may be told.
         root: address of its artifacts, or None for the cluster's own; each request that starts a run has to name it,
             for the server does not look for it in the job.
     """
@@ -41,6 +49,7 @@ class Job:
     version: str
     root: str | None = None
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    most_target: float = 1.0
 
     @classmethod
     def load(cls, path: Path) -> Job:
@@ -50,24 +59,62 @@ class Job:
             MorphError: it cannot be read or is no job of schema 2.1.
         """
         try:
-            documents = [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
+            documents = [document for document in yaml.safe_load_all(_text_of(path)) if document]
+            values = _values_in(documents, {})
         except OSError as error:
             raise MorphError(f"--job: {path} cannot be read: {error.strerror}.") from error
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+        except MorphError:  # which is a ValueError, too
+            raise
+        except (ValueError, yaml.YAMLError) as error:  # a ValueError: what stands for no date, or is no text
             raise MorphError(f"--job: {path} is not YAML. 'morph-tfx compile' writes a job.") from error
-        spec = documents[0] if documents and isinstance(documents[0], dict) else {}
-        name = (spec.get("pipelineInfo") or {}).get("name")
-        if spec.get("schemaVersion") != "2.1.0" or not name:
+        except RecursionError:
+            values = MOST_VALUES + 1
+        if values > MOST_VALUES:
+            raise MorphError(
+                f"--job: {path} stands for more than {MOST_VALUES:,} values, or they are nested without an end: more "
+                "than a job can have. 'morph-tfx compile' writes one."
+            )
+        spec = _mapping(documents[0] if documents else None)
+        name = _mapping(spec.get("pipelineInfo")).get("name")
+        if spec.get("schemaVersion") != "2.1.0" or not name or not isinstance(name, str):
             raise MorphError(
                 f"--job: {path} is no job for Kubeflow Pipelines v2: expected schemaVersion 2.1.0 and a "
                 "pipelineInfo.name. 'morph-tfx compile' writes one."
             )
         if path.suffix not in (".yaml", ".yml"):
             raise MorphError(f"--job: expected a file name that ends in .yaml, got {path}. The API takes no other.")
-        declared = (spec.get("root") or {}).get("inputDefinitions", {}).get("parameters")
-        content = json.dumps(documents, sort_keys=True, separators=(",", ":"))
+        declared = _mapping(_mapping(_mapping(spec.get("root")).get("inputDefinitions")).get("parameters"))
+        try:
+            content = json.dumps(documents, sort_keys=True, separators=(",", ":"), default=str)
+        except TypeError as error:
+            raise MorphError(f"--job: {path} is no job: keys in it are no text ({error}).") from error
         version = f"{name[:48]}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-        return cls(path, name, version, spec.get("defaultPipelineRoot") or None, declared or {})
+        return cls(path, name, version, spec.get("defaultPipelineRoot") or None, declared, most_target(spec))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """The value, or nothing where it is no mapping: what is missing is told by what should have been in it."""
+    return value if isinstance(value, dict) else {}
+
+
+def _values_in(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, with those that aliases stand for written out; a RecursionError of one in itself."""
+    inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if id(value) not in known:
+        known[id(value)] = 1 + sum(_values_in(one, known) for one in inside)
+    return known[id(value)]
+
+
+def _text_of(path: Path) -> str:
+    """The text of a job's file."""
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise MorphError(
+            f"--job: {path} is larger than {MOST_BYTES:,} bytes, more than a job can have. 'morph-tfx compile' writes "
+            "one."
+        )
+    return content.decode("utf-8")
 
 
 def values_of(job: Job, given: Iterable[str]) -> dict[str, Any]:
@@ -91,7 +138,12 @@ def values_of(job: Job, given: Iterable[str]) -> dict[str, Any]:
                 f"--parameter {text}: expected NAME=VALUE with a parameter of {job.pipeline}; {hint}There are: "
                 f"{known}. 'morph-tfx compile' says what they are."
             )
-        values[name] = _value_of(name, value, job.parameters[name].get("parameterType", "STRING"))
+        values[name] = _value_of(name, value, _mapping(job.parameters[name]).get("parameterType", "STRING"))
+        if name == "target" and not 0 < values[name] <= job.most_target:
+            widens = "" if job.most_target == 1 else ": the job widens each structure to that (expand_to)"
+            raise MorphError(
+                f"--parameter target: expected a number above 0 and at most {job.most_target:g}{widens}, got {value!r}."
+            )
     return values
 
 

@@ -150,6 +150,12 @@ def held_back_because(result: RunResult) -> list[str]:
     """Why the model of a run was not pushed, one sentence a reason; empty when it was."""
     if result.pushed_model is not None:
         return []
+    if result.rolled_back is not None:
+        return [
+            f"{result.rolled_back} was pushed by an earlier run and was deleted since, which takes it back. Nothing "
+            "has changed after that run, so nothing is pushed again: put the directory back, or change the data, the "
+            "module file or the configuration for another model"
+        ]
     if result.compared:
         return [json.loads((result.frontier / "frontier.json").read_text(encoding="utf-8"))["verdict"]]
     from .verdict import objections

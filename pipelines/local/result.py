@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from ..config import is_uri
 
 if TYPE_CHECKING:
     from tfx.types import Artifact
@@ -111,9 +114,21 @@ class RunResult:
 
     @property
     def pushed_model(self) -> str | None:
-        """The directory of the pushed SavedModel, or None when the model was held back."""
+        """The directory of the pushed SavedModel, or None when the model was held back, or was taken back since."""
         if self.last is not None:
             return self.last["pushed_model"]
+        return None if self.rolled_back is not None else self._pushed_to
+
+    @property
+    def rolled_back(self) -> str | None:
+        """Where the model was pushed by an earlier run, when it was deleted there since: the push is in the cache."""
+        if self.last is not None or self._pushed_to is None or is_uri(self._pushed_to):
+            return None
+        return None if os.path.isdir(self._pushed_to) else self._pushed_to
+
+    @property
+    def _pushed_to(self) -> str | None:
+        """What metadata says of the push, this run's or that of an earlier one in the cache."""
         pushed = self.step("Pusher").outputs["pushed_model"][0]
         if pushed.get_int_custom_property("pushed") != 1:
             return None

@@ -8,6 +8,7 @@ from tfx.utils import path_utils
 import morph_core as morph
 from morph_tfx.components import ImportedModel, ImportedStructure, StructureExporter
 from morph_tfx.components.training import user_module
+from tests.components import saved_models
 from tests.components.conftest import DIGITS
 
 
@@ -17,9 +18,7 @@ def volume(tmp_path) -> pathlib.Path:
 
 
 def lay_model(directory: pathlib.Path) -> None:
-    (directory / "variables").mkdir(parents=True)
-    (directory / "variables" / "variables.index").write_text("index")
-    (directory / "saved_model.pb").write_text("graph")
+    saved_models.save(directory, "17")
 
 
 def files(root: pathlib.Path) -> list[pathlib.Path]:
@@ -31,9 +30,20 @@ def test_a_model_becomes_one_that_evaluator_opens(run, volume, below):
     lay_model(volume / "1700000000" / below)
     model = run(ImportedModel(path=str(volume / "1700000000")))["result"]
     directory = pathlib.Path(path_utils.serving_model_path(model.uri))
-    assert (directory / "saved_model.pb").read_text() == "graph"
-    assert (directory / "variables" / "variables.index").read_text() == "index"
+    assert (directory / "version").read_text() == "17"
+    assert (directory / "variables" / "variables.index").is_file()
     assert model.get_string_custom_property("imported_from") == str(volume / "1700000000")
+
+
+def test_a_model_with_a_link_to_a_file_of_the_machine_is_not_imported(run, volume, tmp_path):
+    lay_model(volume)
+    (tmp_path / "secret").write_text("secret")
+    (volume / "secret").symlink_to(tmp_path / "secret")
+    with pytest.raises(
+        morph.MorphError, match=r"The model at .* is not imported: its file secret is a link to .*\. Name"
+    ):
+        run(ImportedModel(path=str(volume)))
+    assert not any(file.read_bytes() == b"secret" for file in files(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

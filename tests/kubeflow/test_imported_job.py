@@ -10,6 +10,7 @@ from morph_tfx.components.training import user_module
 from morph_tfx.pipelines.config import load_config
 from morph_tfx.pipelines.config.starter import template
 from morph_tfx.pipelines.kubeflow.compiler import compile_pipeline
+from tests.components import saved_models
 from tests.kubeflow.launcher import Cluster
 
 pytestmark = pytest.mark.thorough
@@ -27,10 +28,7 @@ def volume(tmp_path) -> Path:
     graph = morph.ChannelGraph.from_model(seed)
     group = next(group for group in graph.groups if group.prunable)
     (volume / "best" / "structure.json").write_text(morph.describe(graph, {group.name: 4}).to_json())
-    pushed = volume / "serving" / "1700000000"
-    (pushed / "variables").mkdir(parents=True)
-    (pushed / "saved_model.pb").write_text("graph")
-    (pushed / "variables" / "variables.index").write_text("index")
+    saved_models.save(volume / "serving" / "1700000000", "1700000000")
     return volume
 
 
@@ -68,7 +66,7 @@ def test_structure_and_baseline_on_a_volume_become_artifacts(volume, tmp_path, r
     run = cluster.run(job)
     assert run.in_state("succeeded") == set(STEPS), str(run)
     model = cluster.stored(run.tasks["BaselineModel"].outputs["result"].uri)
-    assert (model / "Format-Serving" / "saved_model.pb").read_text() == "graph"
+    assert (model / "Format-Serving" / "version").read_text() == "1700000000"
     structure = run.tasks["Structure"].outputs["result"]
     found = morph.Structure.load(cluster.stored(structure.uri) / "structure.json")
     assert found == morph.Structure.load(volume / "best" / "structure.json")

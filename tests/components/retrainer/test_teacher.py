@@ -141,7 +141,7 @@ def test_a_teacher_that_is_not_there_ends_before_training(raw_retrain, run, tmp_
 def test_a_damaged_teacher_ends_before_training(raw_retrain, run, written, tmp_path, nothing_trains):
     artifact = written(RAW_DIGITS, seed_of(RAW_DIGITS))
     pathlib.Path(artifact.uri, "Format-Serving", "saved_model.pb").write_bytes(b"no model")
-    message = r"The teacher in .* cannot be loaded as a SavedModel \("
+    message = r"The teacher in .* is not loaded: its saved_model\.pb is damaged"
     fails_cleanly(run, raw_retrain(teacher=channel(artifact)), message, tmp_path)
 
 
@@ -167,3 +167,11 @@ def test_a_teacher_of_other_shapes_ends_before_training(
 
 def test_a_teacher_is_an_input_of_its_own():
     assert "teacher" in Retrainer.SPEC_CLASS.INPUTS
+
+
+def test_a_teacher_that_reads_files_is_not_loaded(tmp_path):
+    module = tf.Module()
+    module.serve = tf.function(tf.io.read_file, input_signature=[tf.TensorSpec((), tf.string)])
+    tf.saved_model.save(module, str(tmp_path / "model" / "Format-Serving"))
+    with pytest.raises(morph.MorphError, match=r"The teacher in .* is not loaded: it reads files \(operation ReadFile"):
+        teacher.read(make(standard_artifacts.Model, tmp_path / "model"), seed_of(RAW_DIGITS))

@@ -1,5 +1,7 @@
 """Signatures of exported models, for shapes of models and data that the digits do not have."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 
+from morph_core import MorphError
 from morph_tfx.components.training import serving
 from morph_tfx.components.training.user_module import UserModule
 
@@ -55,6 +58,22 @@ def test_several_outputs_keep_their_names(tmp_path, structured):
     }
     raw = signatures["raw_tensors"](age=tf.constant([[2.0]]))
     assert np.allclose(raw["triple"], 6.0)
+
+
+def test_a_signature_that_reads_files_is_refused_before_the_training(tmp_path):
+    def signatures(model, spec):
+        def read(path):
+            return model(tf.strings.to_number(tf.io.read_file(path))[None, None])
+
+        return {"from_file": (read, [tf.TensorSpec((), tf.string, name="path")])}
+
+    age = keras.Input((1,), name="age")
+    model = keras.Model(age, keras.layers.Rescaling(2.0)(age))
+    module = dataclasses.replace(MODULE, signatures=signatures)
+    with pytest.raises(
+        MorphError, match=r"'from_file' cannot be exported: it reads files \(operation ReadFile.*their_module"
+    ):
+        serving.signatures(model, LOOSE_SCHEMA, module)
 
 
 def test_outputs_are_named_by_the_classes_and_those_without_a_class_by_nothing():

@@ -161,7 +161,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
         ("model.onnx", {}, "A file of format 'litert' ends in .tflite; received .*model.onnx. Name it so, or choose"),
         ("none/model.tflite", {}, "none is no directory that you may write to"),
         ("model.tflite", {"batch_size": 0}, "batch_size is 0; expected a whole number from 1"),
-        ("model.tflite", {"batch_size": 9}, "4 examples are no batch of 9"),
+        ("model.tflite", {"batch_size": 9}, "batch_size is 9, and 4 examples are no batch of it"),
         ("model.tflite", {"labels": np.zeros(2, int)}, r"labels have shape \(2,\); expected a whole number for each"),
         ("model.tflite", {"max_accuracy_loss": 0.1}, "max_accuracy_loss is 0.1, but without labels no accuracy"),
         (

@@ -58,6 +58,15 @@ def test_a_bad_configuration_ends_in_one_message_and_exit_code_2(tmp_path, comma
     assert "Traceback" not in result.output
 
 
+def test_a_job_does_not_take_the_place_of_its_configuration(tmp_path):
+    config = tmp_path / "config.yaml"
+    assert invoke("init", tmp_path).exit_code == 0
+    before = config.read_text()
+    result = invoke("compile", "--config", config, "--output", tmp_path / "." / "config.yaml")
+    assert result.exit_code == 2 and "--output: " in result.output and "is the configuration" in result.output
+    assert config.read_text() == before
+
+
 MISTAKES = """
 import pathlib, sys, tempfile
 from click.testing import CliRunner
@@ -140,6 +149,31 @@ def test_an_interrupt_says_that_the_run_can_go_on(monkeypatch, tmp_path):
     result = invoke("run", "--config", tmp_path / "config.yaml")
     assert result.exit_code == 130
     assert "the same command goes on" in result.output
+
+
+def test_what_the_system_says_of_a_place_that_was_named_is_a_message_and_of_another_a_traceback(tmp_path):
+    (tmp_path / "file").touch()
+    result = invoke("init", tmp_path / "file" / "below")
+    assert result.exit_code == 2
+    assert result.output.startswith(
+        f"morph-tfx: DIRECTORY: {tmp_path / 'file' / 'below'} cannot be used: Not a directory"
+    )
+
+
+@pytest.mark.parametrize("place", ["/none/of/these", "{directory}/config.yaml/far/below", "{directory}"])
+def test_an_error_of_a_place_that_nobody_named_is_a_bug(monkeypatch, tmp_path, place):
+    def broken(_):
+        raise FileNotFoundError(2, "No such file or directory", place.format(directory=tmp_path))
+
+    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", broken)
+    result = invoke("run", "--config", tmp_path / "config.yaml")
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_bytes_that_are_no_text_are_refused_with_the_option(tmp_path):
+    result = invoke("init", f"{tmp_path}/\udcff")
+    assert result.exit_code == 2
+    assert "DIRECTORY: " in result.output and "holds bytes that are no text in UTF-8" in result.output
 
 
 def test_other_errors_keep_their_traceback(monkeypatch, tmp_path):

@@ -65,7 +65,7 @@ def test_a_model_that_does_not_load_is_no_baseline(record, capsys):
     first, second = model(record), model(record)
     saved_models.truncate(pathlib.Path(second.uri) / "Format-Serving" / "saved_model.pb")
     assert resolve(record, model(record, blessed=None)) == [first.id]
-    assert "is passed over as the model to compare with: it cannot be loaded" in capsys.readouterr().out
+    assert "is passed over as the model to compare with: it is not loaded" in capsys.readouterr().out
 
 
 def test_a_network_that_was_blessed_to_compare_with_only_is_no_baseline(record):

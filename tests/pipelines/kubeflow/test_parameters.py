@@ -188,6 +188,16 @@ def test_what_the_job_does_not_know_is_refused_before_anything_is_sent(tmp_path,
         values_of(Job.load(compiled(tmp_path)), [given])
 
 
+def test_a_target_above_what_the_searches_widen_to_is_refused_as_in_a_configuration(tmp_path):
+    job = Job.load(compiled(tmp_path, TEXT.replace("target: 0.5", "target: 0.5\nexpand_to: 0.6")))
+    assert values_of(job, ["target=0.6"]) == {"target": 0.6}
+    for target in ("0.7", "0", "-1"):
+        with pytest.raises(
+            MorphError, match=r"above 0 and at most 0\.6: the job widens each structure to that \(expand_to"
+        ):
+            values_of(job, [f"target={target}"])
+
+
 @pytest.mark.parametrize("release", ["2.14.3", "2.17.0"])
 def test_kubeflow_hands_a_step_the_default_or_what_the_run_was_told(tmp_path, release):
     """The driver resolves them; that the entrypoint lays them over is another test's subject."""

@@ -3,6 +3,7 @@
 import pytest
 
 from morph_core import MorphError
+from morph_tfx.pipelines.kubeflow import upload
 from morph_tfx.pipelines.kubeflow.upload import Job
 from tests.pipelines.kubeflow.client import write_job
 
@@ -16,6 +17,21 @@ def test_a_job_is_named_by_its_content(tmp_path):
     assert one.pipeline == "digits" and one.version.startswith("digits-")
 
 
+def bomb() -> str:
+    """A few hundred bytes of YAML that stand for ten to the power of nine values."""
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    return "\n".join(lines)
+
+
+def test_a_job_whose_parts_are_other_things_than_they_should_be_has_no_parameters(tmp_path):
+    text = "pipelineInfo: {name: a}\nschemaVersion: 2.1.0\nroot: "
+    for root in ("[]", "{inputDefinitions: 1}", "{dag: {tasks: [1]}}", "{dag: {tasks: {a: {inputs: 2}}}}"):
+        (tmp_path / "job.yaml").write_text(text + root)
+        job = Job.load(tmp_path / "job.yaml")
+        assert (job.parameters, job.most_target) == ({}, 1.0)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -23,6 +39,13 @@ def test_a_job_is_named_by_its_content(tmp_path):
         ("just text", "is no job for Kubeflow Pipelines v2"),
         ("schemaVersion: 2.1.0", "expected schemaVersion 2.1.0 and a pipelineInfo.name"),
         ("pipelineInfo: {name: a}\nschemaVersion: 2.0.0", "expected schemaVersion 2.1.0"),
+        ("pipelineInfo: {name: [a]}\nschemaVersion: 2.1.0", "and a pipelineInfo.name"),
+        ("a: 2024-13-45", "is not YAML"),
+        ("pipelineInfo: {name: a}\nschemaVersion: 2.1.0\n1: 2", "is no job: keys in it are no text"),
+        (bomb(), "stands for more than 1,000,000 values"),
+        ("a: &a [*a]", "stands for more than 1,000,000 values"),
+        ("[" * 5000, "stands for more than 1,000,000 values"),
+        ("#" * (upload.MOST_BYTES + 1), "is larger than 16,777,216 bytes"),
     ],
 )
 def test_what_is_no_job_is_refused(tmp_path, text, said):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -64,6 +65,8 @@ def staged(project: Path, text: str = TEXT):
 
 def result_of(project: Path, pushed: bool = True) -> RunResult:
     destination = str(project / "pushed" / "7") if pushed else ""
+    if pushed:
+        os.makedirs(destination, exist_ok=True)
     artifact = made(artifacts.PushedModel, pushed=int(pushed), pushed_destination=destination)
     return RunResult((Step("Pusher", "ran", 2.5, {"pushed_model": [artifact]}),), 3.0)
 
@@ -174,6 +177,21 @@ def test_another_configuration_is_run(project, text, monkeypatch):
     monkeypatch.setattr(runner, "_run", lambda *_: result_of(project))
     OutcomeFile(staged(project), "retrain").finished(result_of(project))
     assert runner.run_pipeline(config_of(project, text), say=lambda _: None, pipeline="retrain").steps
+
+
+def test_a_push_from_the_cache_that_was_deleted_since_is_told_and_not_named_as_pushed(project, monkeypatch):
+    """What deletes it takes it back; the demo would try to load it."""
+    monkeypatch.undo()
+    result = result_of(project)
+    assert result.rolled_back is None and outcomes.held_back_because(result) == []
+    a_rollback(project)
+    place = str(project / "pushed" / "7")
+    assert (result.pushed_model, result.rolled_back) == (None, place)
+    OutcomeFile(staged(project), "morph").finished(result)
+    found = read(project, "morph")
+    assert (found["status"], found["pushed_model"]) == ("held back", None)
+    [reason] = found["reasons"]
+    assert reason.startswith(f"{place} was pushed by an earlier run and was deleted since")
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"status": "pushed"}', '{"status": "no new span"}'])

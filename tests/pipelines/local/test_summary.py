@@ -47,7 +47,7 @@ def outcome(tmp_path, monkeypatch):
         return Step(node, "ran", 1.0, {"evaluation": [evaluation], "blessing": [made(artifacts.ModelBlessing)]})
 
     def run(names: dict[str, float]) -> RunResult:
-        pushed = made(artifacts.PushedModel, pushed=1, pushed_destination="/serving/7")
+        pushed = made(artifacts.PushedModel, pushed=1, pushed_destination=str(tmp_path))
         steps = [
             structure("MorphTrainer-1", 0.4),
             trained("Retrainer", 30.0),
