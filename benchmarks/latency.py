@@ -31,9 +31,9 @@ import morph_core as morph
 from benchmarks.step import resnet20
 from morph_core.cost.devices import read_calibration
 from morph_core.device import parts
-from morph_core.device.record import write_whole
 from morph_core.device.runtimes import RUNTIMES, find_runtime
 from morph_core.device.stopwatch import Stopwatch
+from morph_core.files import write_whole
 
 # Seeds of the networks that are predicted; a calibration's own are small numbers.
 FIRST_SEED = 1000
