@@ -24,6 +24,7 @@ from .leftovers import Place, clear_executions, clear_files, in_use
 from .outcome import OutcomeFile
 from .places import check_places, make_places
 from .result import RunResult
+from .retention import remove_old
 from .staging import importable, staged_modules, staged_structure, told_of_originals
 
 
@@ -112,6 +113,8 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
     with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
         runner.run(nodes)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
+    if config.keep is not None:
+        _keep(config, place, say)
     cached = [step for step in result.steps if step.state == "cached"]
     took = duration(result.seconds)
     if result.cached:
@@ -122,6 +125,15 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
             + (f": {len(cached)} of {len(result.steps)} steps came from the cache." if cached else ".")
         )
     return result
+
+
+def _keep(config: PipelineConfig, place: Place, say: Say) -> None:
+    """Removes what is older than the configuration keeps, unless somebody else may be reading it."""
+    with place.alone() as alone:
+        if alone:
+            remove_old(config, say)
+        else:
+            say(f"Nothing old is removed: another run is using {config.pipeline_root}. The next run does it.")
 
 
 def _about(config: PipelineConfig) -> dict[str, str]:
