@@ -21,6 +21,7 @@ from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples, required_by
 from .leftovers import Place, clear_executions, clear_files, in_use
+from .one_at_a_time import only_run
 from .outcome import OutcomeFile
 from .places import check_places, make_places
 from .result import RunResult
@@ -40,7 +41,8 @@ def run_pipeline(
         pipeline: "morph" searches for a structure; "retrain" trains the latest pushed one anew, on the newest data.
 
     Raises:
-        MorphError: something in the configuration, the data, the module file or the model stands in the way.
+        MorphError: something in the configuration, the data, the module file or the model stands in the way, or another
+            process is running the same pipeline.
 
     Returns:
         What came of it. A retraining for which there is no new span is left out, when nothing else has changed either;
@@ -55,6 +57,15 @@ def run_pipeline(
     original = config
     config = staged_structure(staged_modules(config))
     make_places(config)
+    name = config.retrain_pipeline_name if pipeline == "retrain" else config.name
+    with only_run(name, config.pipeline_root):
+        return _run_if_changed(config, original, say, verbose, pipeline)
+
+
+def _run_if_changed(
+    config: PipelineConfig, original: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
+) -> RunResult:
+    """The run, if there is anything to do, and a file that says what became of it."""
     outcome = OutcomeFile(config, pipeline)
     last = outcome.last_if_unchanged() if pipeline == "retrain" and config.data.has_spans else None
     if last is not None:

@@ -52,6 +52,8 @@ def test_networks_are_priced_together_and_not_step_by_step():
         asked.append(len(networks))
         return networks.sum(axis=1) / 2500
 
-    sizes = filled(np.ones(1000, dtype=int), range(1000), lambda sizes: sizes + 1, lambda group, size: float(size), used)
+    sizes = filled(
+        np.ones(1000, dtype=int), range(1000), lambda sizes: sizes + 1, lambda group, size: float(size), used
+    )
     assert sizes.sum() == 2500 and set(sizes) == {2, 3}
     assert len(asked) <= 6 and max(asked) <= 1000
