@@ -84,7 +84,9 @@ def test_two_pipelines_on_one_store_and_one_serving_directory_both_end_whole(tmp
         ended = {execution.last_known_state for execution in handle.store.get_executions()}
         assert ended == {states.COMPLETE}
         places = [artifact.uri for artifact in handle.store.get_artifacts()]
-        assert len(set(places)) == len(places) and all(os.listdir(place) for place in places)
+        assert len(set(places)) == len(places)
+        # Transform of this task computes nothing from the data, so there is nothing to remember.
+        assert {Path(place).parent.name for place in places if not os.listdir(place)} == {"updated_analyzer_cache"}
         pushed = [latest_pushed(handle.store, [name], pytest.fail) for name in ("one", "two")]
     found = [run["pushed_model"][0].get_string_custom_property("pushed_destination") for run in pushed if run]
     assert sorted(found) == [str(version) for version in versions]
