@@ -40,7 +40,7 @@ def only_run(pipeline: str, pipeline_root: str) -> Iterator[None]:
             raise MorphError(
                 f"Another run of {pipeline} is using {pipeline_root}: {holder}. Both would do the same work and write "
                 "to the same places. Wait until it has ended, or end it; then start again, and what it has finished "
-                "comes from the cache. To run both, give one another name (name:) or another pipeline_root."
+                "comes from the cache. To run both, give one of them another name (name: in its configuration)."
             )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}, since {_now()}")

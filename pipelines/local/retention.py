@@ -192,9 +192,7 @@ def _pushed_to(artifact: Any) -> str | None:
 def _remove(uri: str) -> None:
     """Removes what an execution made as one of its outputs, and what TFX noted of the execution."""
     directory = Path(uri)
-    noted = [
-        directory.parents[1] / ".system" / of / directory.name for of in ("executor_execution", "driver_execution")
-    ]
-    for path in (directory, *noted):
+    noted = directory.parents[1] / ".system" / "executor_execution" / directory.name
+    for path in (directory, noted):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -99,12 +99,18 @@ def _write(split: Path, rows: int) -> None:
 
 
 def memory_over_rows(trainer: MorphTrainer, rows: int, looks: int = 10) -> Iterator[tuple[int, int]]:
-    """Rows that were read so far, and the resident memory in bytes then: at the start, and `looks` times on the way."""
+    """Rows that were trained on so far, and the resident memory in bytes then.
+
+    The first look is before anything of the training split was read, its labels included; `looks` follow on the way.
+    """
     given: dict[str, Any] = {name: list(channel.get()) for name, channel in trainer.inputs.items()}
+    *_, few = inputs.read_evaluation(given, trainer.exec_properties, BATCH)
+    for batch in few:  # so that what the libraries load at their first use is there
+        del batch
+    yield 0, resident()
     read = inputs.read(given, trainer.exec_properties)
     steps = rows // BATCH
     assert read.steps_per_epoch == steps
-    yield 0, resident()
     for step, batch in enumerate(read.train.take(steps), 1):
         del batch
         if step % (steps // looks) == 0:
