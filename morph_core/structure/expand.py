@@ -21,6 +21,7 @@ from ..network.graph import ChannelGraph
 from .budget import Budget, budget_of
 from .choices import Choices, Counts, Multiples, choices_of, multiples_for
 from .describe import describe
+from .filling import filled
 from .structure import Structure
 
 # No budget anyone means needs a network this much wider than the one that was searched.
@@ -227,13 +228,11 @@ def _widest(
     for _ in range(60):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if fits(middle) else (low, middle)
-    filled = _scaled(choices, widths, low, least, most)
-    growing = np.flatnonzero(graph.prunable & (widths > 0))
-    while len(growing := growing[wider(filled)[growing] > filled[growing]]):
-        steps = np.repeat(filled[None], len(growing), axis=0)
-        steps[np.arange(len(growing)), growing] = wider(filled)[growing]
-        growing = growing[budget.used(steps, left) <= 1]
-        if len(growing):
-            neediest = growing[np.argmin(filled[growing] / widths[growing])]
-            filled[neediest] = wider(filled)[neediest]
-    return low, filled
+    growing = np.flatnonzero(graph.prunable & (widths > 0)).tolist()
+    return low, filled(
+        _scaled(choices, widths, low, least, most),
+        growing,
+        wider,
+        lambda group, width: width / widths[group],  # the one that is furthest below its share
+        lambda networks: budget.used(networks, left),
+    )

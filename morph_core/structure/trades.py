@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..network.topology import Topology
+from .filling import filled
 from .picker import Picker
 
 # Using all but this share of the budget is close enough.
@@ -15,19 +16,16 @@ _STEPS_GIVEN, _ROUNDS = 8, 6
 AT_ONCE = 20_000
 
 
-def fill(picker: Picker, levels: np.ndarray, without: int | None = None) -> np.ndarray:
-    """Give steps back, best score first, until no more fits; none to the group `without`."""
-    levels, left = levels.copy(), picker.left(levels)
-    growing = [group for group in picker.growing(levels) if group != without]
-    while growing:
-        steps = np.repeat(levels[None], len(growing), axis=0)
-        steps[np.arange(len(growing)), growing] += 1
-        fits = picker.budget.used(picker.widths(steps), left) <= 1
-        growing = [group for group, fit in zip(growing, fits, strict=True) if fit]
-        if growing:
-            levels[max(growing, key=lambda group: picker.worth(group, levels[group]))] += 1
-            growing = [group for group in growing if levels[group] < picker.top[group]]
-    return levels
+def fill(picker: Picker, levels: np.ndarray) -> np.ndarray:
+    """Give steps back, best score first, until no more fits."""
+    left = picker.left(levels)
+    return filled(
+        levels,
+        picker.growing(levels),
+        lambda levels: np.minimum(levels + 1, picker.top),
+        lambda group, level: -picker.worth(group, level),
+        lambda structures: picker.budget.used(picker.widths(structures), left),
+    )
 
 
 def tighten(picker: Picker, levels: np.ndarray) -> np.ndarray:

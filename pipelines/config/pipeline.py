@@ -174,6 +174,12 @@ class PipelineConfig(Section):
         description="directory for the checkpoints of trainings that are running, if not below pipeline_root",
         examples=["checkpoints"],
     )
+    keep: _Count | None = Field(
+        None,
+        description="after each local run, remove what is older than so many runs and pushed models; by default "
+        "everything stays",
+        examples=[7],
+    )
     beam: BeamConfig = Field(DIRECT, description="where the data steps run, see the template")
     beam_args: tuple[str, ...] = Field((), description="further arguments of the Apache Beam pipelines, as they are")
     kubeflow: KubeflowConfig | None = Field(None, description="needed to compile for Kubeflow only")

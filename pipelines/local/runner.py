@@ -21,9 +21,11 @@ from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples, required_by
 from .leftovers import Place, clear_executions, clear_files, in_use
+from .one_at_a_time import only_run
 from .outcome import OutcomeFile
 from .places import check_places, make_places
 from .result import RunResult
+from .retention import remove_old
 from .staging import importable, staged_modules, staged_structure, told_of_originals
 
 
@@ -39,7 +41,8 @@ def run_pipeline(
         pipeline: "morph" searches for a structure; "retrain" trains the latest pushed one anew, on the newest data.
 
     Raises:
-        MorphError: something in the configuration, the data, the module file or the model stands in the way.
+        MorphError: something in the configuration, the data, the module file or the model stands in the way, or another
+            process is running the same pipeline.
 
     Returns:
         What came of it. A retraining for which there is no new span is left out, when nothing else has changed either;
@@ -54,6 +57,15 @@ def run_pipeline(
     original = config
     config = staged_structure(staged_modules(config))
     make_places(config)
+    name = config.retrain_pipeline_name if pipeline == "retrain" else config.name
+    with only_run(name, config.pipeline_root):
+        return _run_if_changed(config, original, say, verbose, pipeline)
+
+
+def _run_if_changed(
+    config: PipelineConfig, original: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
+) -> RunResult:
+    """The run, if there is anything to do, and a file that says what became of it."""
     outcome = OutcomeFile(config, pipeline)
     last = outcome.last_if_unchanged() if pipeline == "retrain" and config.data.has_spans else None
     if last is not None:
@@ -113,6 +125,8 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
     with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
         runner.run(nodes)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
+    if config.keep is not None:
+        _keep(config, place, say)
     cached = [step for step in result.steps if step.state == "cached"]
     took = duration(result.seconds)
     if result.cached:
@@ -123,6 +137,15 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
             + (f": {len(cached)} of {len(result.steps)} steps came from the cache." if cached else ".")
         )
     return result
+
+
+def _keep(config: PipelineConfig, place: Place, say: Say) -> None:
+    """Removes what is older than the configuration keeps, unless somebody else may be reading it."""
+    with place.alone() as alone:
+        if alone:
+            remove_old(config, say)
+        else:
+            say(f"Nothing old is removed: another run is using {config.pipeline_root}. The next run does it.")
 
 
 def _about(config: PipelineConfig) -> dict[str, str]:

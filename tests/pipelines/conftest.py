@@ -23,10 +23,15 @@ class Record:
         self._directory = directory
         self._served = served
         self._numbers = itertools.count(1)
+        self._run = ""
 
     @property
     def store(self) -> mlmd.MetadataStore:
         return self._handle.store
+
+    def begin_run(self) -> None:
+        """What follows belongs to a new run, until the next one begins."""
+        self._run = f"run {next(self._numbers)}"
 
     def step(self, pipeline: str, step: str, inputs: dict[str, Artifact], **outputs: Artifact) -> None:
         """A step that received `inputs` and made `outputs`, which get their ids."""
@@ -64,7 +69,10 @@ class Record:
         return directory
 
     def _started(self, pipeline, step, inputs):
-        contexts = [context_lib.register_context_if_not_exists(self._handle, "pipeline", pipeline)]
+        named = {"pipeline": pipeline, "pipeline_run": self._run}
+        contexts = [
+            context_lib.register_context_if_not_exists(self._handle, kind, name) for kind, name in named.items() if name
+        ]
         execution = publish.register_execution(
             self._handle,
             metadata_store_pb2.ExecutionType(name=step),
