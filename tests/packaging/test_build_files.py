@@ -20,6 +20,7 @@ TESTED = {
     "components": "components",
     "e2e": "pipelines",
     "examples": "pipelines",
+    "faults": "pipelines",
     "kubeflow": "pipelines",
     "packaging": "pipelines",
     "pipelines": "pipelines",
