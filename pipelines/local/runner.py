@@ -89,6 +89,7 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
         from ..graph.morph_pipeline import morph_pipeline
         from ..graph.pushed import check_pushed
         from ..graph.retrain_pipeline import retrain_pipeline
+        from ..graph.workers import watch_workers
         from .findings import findings
         from .step_runner import StepRunner
     except ModuleNotFoundError as error:
@@ -108,6 +109,7 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
     start = time.monotonic()
     with without_wheels():
         nodes = retrain_pipeline(config) if pipeline == "retrain" else morph_pipeline(config)
+    watch_workers()
     runner = StepRunner(say, _about(config), lambda step: findings(step.node_id, step.outputs, config.data))
     with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
         runner.run(nodes)
