@@ -20,7 +20,7 @@ from ..account import Say, duration, quieten
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples, required_by
-from .leftovers import Place, clear_executions, clear_files, in_use
+from .leftovers import Place, clear_checkpoints, clear_executions, clear_files, in_use
 from .outcome import OutcomeFile
 from .places import check_places, make_places
 from .result import RunResult
@@ -113,6 +113,9 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
     runner = StepRunner(say, _about(config), lambda step: findings(step.node_id, step.outputs, config.data))
     with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
         runner.run(nodes)
+    with place.alone() as alone:
+        if alone:
+            clear_checkpoints(config, say)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
     cached = [step for step in result.steps if step.state == "cached"]
     took = duration(result.seconds)
