@@ -24,6 +24,7 @@ from .leftovers import Place, clear_checkpoints, clear_executions, clear_files, 
 from .outcome import OutcomeFile
 from .places import check_places, make_places
 from .result import RunResult
+from .shortage import shortages_told
 from .staging import importable, staged_modules, staged_structure, told_of_originals
 
 
@@ -52,8 +53,9 @@ def run_pipeline(
     check_functions(config)
     check_places(config)
     original = config
-    config = staged_structure(staged_modules(config))
-    make_places(config)
+    with shortages_told(config):
+        config = staged_structure(staged_modules(config))
+        make_places(config)
     outcome = OutcomeFile(config, pipeline)
     last = outcome.last_if_unchanged() if pipeline == "retrain" and config.data.has_spans else None
     if last is not None:
@@ -63,7 +65,9 @@ def run_pipeline(
         )
         outcome.left_out(last)
         return RunResult((), 0.0, last)
-    with in_use(config.pipeline_root) as place, outcome.around_run():
+    # Inside, so that what an alert sees is that message; outside, since the file for alerts is written then.
+    told = (shortages_told(config), shortages_told(config))
+    with told[0], in_use(config.pipeline_root) as place, outcome.around_run(), told[1]:
         try:
             result = _run(config, say, verbose, pipeline, place)
         except MorphError as error:
