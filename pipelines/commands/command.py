@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import traceback
@@ -30,6 +31,7 @@ finally:
 HELD_BACK = 3
 """The exit code of a run that ended well, and whose model was not good enough to be pushed."""
 
+_NOT_TO_BE_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _RESUME = "Interrupted. Finished steps are kept: the same command goes on after them."
 
 
@@ -43,7 +45,10 @@ class _Refused(click.ClickException):
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Shows a MorphError as a message and takes Ctrl-C calmly; other exceptions are bugs and keep their traceback."""
+    """Shows a MorphError or a full disk as a message, and takes Ctrl-C calmly.
+
+    Other exceptions are bugs and keep their traceback.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -53,6 +58,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             if kwargs.get("verbose"):
                 traceback.print_exc()
             raise _Refused(str(error)) from error
+        except OSError as error:
+            if error.errno not in _NOT_TO_BE_WRITTEN:
+                raise
+            what = error.filename or "What this command makes"
+            raise _Refused(
+                f"{what} cannot be written: {error.strerror}. Make room there, or name another place."
+            ) from error
         except KeyboardInterrupt:
             click.echo(f"\n{_RESUME}", err=True)
             raise click.exceptions.Exit(130) from None

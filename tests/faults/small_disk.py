@@ -8,7 +8,7 @@ _MOUNTS = 'mount -t tmpfs -o size="$0" tmpfs "$1" && shift && exec "$@"'
 
 
 def with_disk(directory: Path, kilobytes: int, command: Sequence[str]) -> list[str]:
-    """A command that finds an empty disk of that size at a directory; nobody else sees it."""
+    """A command that finds an empty disk of that size, at least a page, at a directory; nobody else sees it."""
     apart = ["unshare", "--mount", "--propagation", "private"]
     return [*apart, "sh", "-c", _MOUNTS, f"{kilobytes}k", str(directory), *command]
 

@@ -4,7 +4,10 @@ import errno
 import os
 import re
 import resource
+import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -14,6 +17,7 @@ from morph_tfx.pipelines.graph import pusher
 from morph_tfx.pipelines.local.shortage import shortage_in
 from tests.components.conftest import make
 from tests.faults.programs import on_disk
+from tests.faults.small_disk import with_disk
 
 KEPT = "Finished steps, checkpoints and pushed models are kept: the same command goes on after them."
 
@@ -98,6 +102,15 @@ def test_a_push_that_finds_no_room_leaves_the_last_version_and_no_part_of_its_ow
     largest_file(resource.RLIM_INFINITY)
     assert [str(path) for path in (tmp_path / "pushed").iterdir()] == [first]
     assert shortage_in(caught.value, {"push_to": str(tmp_path)}) is not None
+
+
+def test_a_command_that_finds_no_room_says_so_and_leaves_no_half_of_a_file(mountable, tmp_path):
+    command = [sys.executable, "-m", "morph_tfx.pipelines.commands.cli", "init", str(tmp_path / "mine")]
+    look = f"{shlex.join(command)}; code=$?; ls -A {shlex.quote(str(tmp_path / 'mine'))}; exit $code"
+    done = subprocess.run(with_disk(tmp_path, 8, ["sh", "-c", look]), capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"morph-tfx: .* cannot be written: No space left on device\. Make room .*\n", done.stderr)
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
