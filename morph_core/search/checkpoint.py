@@ -12,10 +12,12 @@ What Keras' BackupAndRestore does otherwise, and why it was not enough, is in do
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import json
 import math
 import os
+import shutil
 import uuid
 import warnings
 import zipfile
@@ -266,10 +268,30 @@ class Files:
             **progress,
         }
         arrays = {name: _storable(as_numpy(variable)) for name, variable in self._variables().items()}
-        with self._storage.writing(f"{self._series}-{progress['epoch']:06}.npz") as file:
-            np.savez(file, **{_META: np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)}, **arrays)
+        name = f"{self._series}-{progress['epoch']:06}.npz"
+        try:
+            with self._storage.writing(name) as file:
+                _write(file, {_META: np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **arrays})
+        except OSError as error:
+            size = sum(array.nbytes for array in arrays.values())
+            raise MorphError(self._not_written(name, error, size)) from error
         for name in self._newest_first()[_KEPT:]:
             self._storage.remove(name)
+
+    def _not_written(self, name: str, error: OSError, size: int) -> str:
+        """The message about a checkpoint of so many bytes for which there was no room, or no permission."""
+        place, room = str(self._storage), ""
+        if error.errno == errno.ENOSPC and os.path.isdir(place):
+            usage = shutil.disk_usage(place)
+            room = f", with {usage.free / 1e6:.1f} MB of {usage.total / 1e6:.1f} MB free there"
+        kept = self._newest_first()
+        before = f"{kept[0]} is kept" if kept else "There is none before it"
+        again = "goes on after it" if kept else "begins anew"
+        return (
+            f"The checkpoint {name} of {size / 1e6:.1f} MB cannot be written to {place} "
+            f"({error.strerror or error}{room}). {before}: make room there, or permit writing, and start again, which "
+            f"{again}."
+        )
 
     def restore(self) -> dict[str, Any] | None:
         """Gives the model the state of the newest whole checkpoint; how far it was, or None when there is none."""
@@ -340,6 +362,14 @@ class Files:
 
     def _newest_first(self) -> list[str]:
         return sorted((name for name in self._storage.names() if name.startswith(f"{self._series}-")), reverse=True)
+
+
+def _write(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes what `np.load` reads. On a full disk it leaves no archive open to complain later, as `np.savez` does."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

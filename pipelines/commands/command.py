@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import traceback
@@ -30,6 +31,7 @@ finally:
 HELD_BACK = 3
 """The exit code of a run that ended well, and whose model was not good enough to be pushed."""
 
+_NOT_TO_BE_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _RESUME = "Interrupted. Finished steps are kept: the same command goes on after them."
 
 
@@ -45,8 +47,8 @@ class _Refused(click.ClickException):
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Shows as a message what a person can put right, and takes Ctrl-C calmly.
 
-    That is a MorphError, and what the system says of a place that an option or argument names. Other exceptions are
-    bugs and keep their traceback.
+    That is a MorphError, what the system says of a place that an option or argument names, and a full disk. Other
+    exceptions are bugs and keep their traceback.
     """
 
     @functools.wraps(function)
@@ -60,10 +62,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise _Refused(str(error)) from error
         except OSError as error:
             named = _place_of(error, kwargs)
-            if named is None:
+            if named is None and error.errno not in _NOT_TO_BE_WRITTEN:
                 raise
             if kwargs.get("verbose"):
                 traceback.print_exc()
+            if named is None:
+                what = error.filename or "What this command makes"
+                raise _Refused(
+                    f"{what} cannot be written: {error.strerror}. Make room there, or name another place."
+                ) from error
             option, place = named
             raise _Refused(
                 f"{option}: {place} cannot be used: {error.strerror or error} ({os.fspath(error.filename)}). Give "

@@ -26,6 +26,11 @@ def write_templates(directory: Path) -> list[Path]:
                 f"{path} exists already and is not overwritten. Name another directory, or move it away first."
             )
     directory.mkdir(parents=True, exist_ok=True)
-    for path, text in texts.items():
-        path.write_text(text, encoding="utf-8")
+    try:
+        for path, text in texts.items():
+            path.write_text(text, encoding="utf-8")
+    except OSError:  # half of a file would be in the way of the next try
+        for path in texts:
+            path.unlink(missing_ok=True)
+        raise
     return list(texts)

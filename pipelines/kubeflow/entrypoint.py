@@ -105,12 +105,14 @@ def _run(arguments: argparse.Namespace, beam_args: list[str]) -> None:
 
     import morph_tfx.components  # noqa: F401  makes our artifact types known by the names that jobs give them
 
+    from ..graph.workers import watch_workers
     from .parameters import lay_over
     from .views import source_of
 
     logging.set_verbosity(logging.INFO)
     executor_class = import_utils.import_class_by_path(arguments.executor_class_path)
     is_beam = issubclass(executor_class, BaseBeamExecutor)
+    watch_workers()
     localize = local_path if not (is_beam and is_distributed(beam_args)) else _local_path_unless_gs
     shown = prepare(invocation, inputs_spec, localize)
 

@@ -2,7 +2,8 @@
 
 A kill that a process cannot answer (SIGKILL, a machine that goes down) leaves directories that were being filled,
 executions that ML metadata takes for running, and checkpoints. Checkpoints are what the next run goes on from, so only
-those are removed that nobody has touched for a month: of a configuration that was given up. A lock on the pipeline root
+those are removed that nobody has touched for a month: of a configuration that was given up. That is done when a run has
+ended, and has used its own. A lock on the pipeline root
 says whether another run is there; the system lets go of it with the process that holds it, however that ends.
 """
 
@@ -65,17 +66,28 @@ def in_use(pipeline_root: str) -> Iterator[Place]:
 
 
 def clear_files(config: PipelineConfig, say: Say) -> None:
-    """Removes unfinished directories and abandoned checkpoints, and says which. Only for who is alone there.
+    """Removes unfinished directories, and says which. Only for who is alone there.
 
     Args:
         config: of the run that begins.
-        say: receives a line for each kind of leftover.
+        say: receives a line for each of them.
     """
     root = Path(config.pipeline_root)
     unfinished = [
         path for path in root.glob("*/*/*.unfinished-*") if re.search(r"\.unfinished-[0-9a-f]{8}$", path.name)
     ]
     _remove(unfinished, "that was being filled when a run was killed", say)
+
+
+def clear_checkpoints(config: PipelineConfig, say: Say) -> None:
+    """Removes abandoned checkpoints, and says which. Only for who is alone there.
+
+    Args:
+        config: of a run that has come to its end. Had it begun with this, a clock that had jumped ahead would have cost
+            it its own checkpoints; by now it has gone on from them.
+        say: receives a line for each of them.
+    """
+    root = Path(config.pipeline_root)
     bases = [path for path in root.glob("*/checkpoints") if path.is_dir()]
     if config.checkpoint_dir is not None and not is_uri(config.checkpoint_dir):
         bases.append(Path(config.checkpoint_dir))

@@ -138,12 +138,30 @@ class OutcomeFile:
             "finished": None if status == "running" else _now(),
             **more,
         }
+        text = json.dumps(content, indent=2) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
+        try:
+            _replace(self.path, text)
+        except OSError:
+            # A disk that is full ends a run, and an alert has to see that: what the file holds already has its room.
+            if status != "failed" or not self.path.exists():
+                raise
+            with self.path.open("r+", encoding="utf-8") as file:
+                file.write(text)
+                file.truncate()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+            file.write(text)
         os.chmod(unfinished, 0o644)
-        os.replace(unfinished, self.path)
+        os.replace(unfinished, path)
+    except OSError:
+        os.unlink(unfinished)
+        raise
 
 
 def held_back_because(result: RunResult) -> list[str]:

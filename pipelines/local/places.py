@@ -21,15 +21,15 @@ def check_places(config: PipelineConfig) -> None:
         MorphError: something else is where a directory should be, nothing can be written there, or the metadata store
             is no database, or that of something else.
     """
-    for key, directory in _directories(config).items():
+    for key, directory in directories(config).items():
         there = next(path for path in (directory, *directory.parents) if path.exists())
         if not there.is_dir():
             raise MorphError(f"{key}: {there} is a file. Expected a directory there, or none yet; name another place.")
         if not os.access(there, os.W_OK | os.X_OK):
-            raise MorphError(
-                f"{key}: nothing can be written to {there}: its permissions forbid it. Change them, or name another "
-                "place."
-            )
+            why, remedy = "its permissions forbid it", "Change them"
+            if os.statvfs(there).f_flag & os.ST_RDONLY:
+                why, remedy = "its file system is mounted read-only", "Mount it for writing"
+            raise MorphError(f"{key}: nothing can be written to {there}: {why}. {remedy}, or name another place.")
     _check_store(Path(config.metadata))
 
 
@@ -39,7 +39,7 @@ def make_places(config: PipelineConfig) -> None:
     Raises:
         MorphError: one cannot be made.
     """
-    for key, directory in _directories(config).items():
+    for key, directory in directories(config).items():
         if key == "push_to":
             continue
         try:
@@ -51,7 +51,7 @@ def make_places(config: PipelineConfig) -> None:
             ) from error
 
 
-def _directories(config: PipelineConfig) -> dict[str, Path]:
+def directories(config: PipelineConfig) -> dict[str, Path]:
     """The directories on this machine that a run writes to, by the key of the configuration."""
     places = {"pipeline_root": config.pipeline_root, "metadata": str(Path(config.metadata).parent)}
     if not is_uri(config.push_to):

@@ -20,12 +20,13 @@ from ..account import Say, duration, quieten
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..graph.module_files import check_functions, without_wheels
 from .examples import check_examples, required_by
-from .leftovers import Place, clear_executions, clear_files, in_use
+from .leftovers import Place, clear_checkpoints, clear_executions, clear_files, in_use
 from .one_at_a_time import only_run
 from .outcome import OutcomeFile
 from .places import check_places, make_places
 from .result import RunResult
 from .retention import remove_old
+from .shortage import shortages_told
 from .staging import importable, staged_modules, staged_structure, told_of_originals
 
 
@@ -55,8 +56,9 @@ def run_pipeline(
     check_functions(config)
     check_places(config)
     original = config
-    config = staged_structure(staged_modules(config))
-    make_places(config)
+    with shortages_told(config):
+        config = staged_structure(staged_modules(config))
+        make_places(config)
     name = config.retrain_pipeline_name if pipeline == "retrain" else config.name
     with only_run(name, config.pipeline_root):
         return _run_if_changed(config, original, say, verbose, pipeline)
@@ -75,7 +77,9 @@ def _run_if_changed(
         )
         outcome.left_out(last)
         return RunResult((), 0.0, last)
-    with in_use(config.pipeline_root) as place, outcome.around_run():
+    # Inside, so that what an alert sees is that message; outside, since the file for alerts is written then.
+    told = (shortages_told(config), shortages_told(config))
+    with told[0], in_use(config.pipeline_root) as place, outcome.around_run(), told[1]:
         try:
             result = _run(config, say, verbose, pipeline, place)
         except MorphError as error:
@@ -102,6 +106,7 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
         from ..graph.morph_pipeline import morph_pipeline
         from ..graph.pushed import check_pushed
         from ..graph.retrain_pipeline import retrain_pipeline
+        from ..graph.workers import watch_workers
         from .findings import findings
         from .step_runner import StepRunner
     except ModuleNotFoundError as error:
@@ -121,9 +126,13 @@ def _run(config: PipelineConfig, say: Say, verbose: bool, pipeline: PipelineKind
     start = time.monotonic()
     with without_wheels():
         nodes = retrain_pipeline(config) if pipeline == "retrain" else morph_pipeline(config)
+    watch_workers()
     runner = StepRunner(say, _about(config), lambda step: findings(step.node_id, step.outputs, config.data))
     with importable(config.module_file, config.preprocessing_file), _no_arguments(), _own_scratch():
         runner.run(nodes)
+    with place.alone() as alone:
+        if alone:
+            clear_checkpoints(config, say)
     result = RunResult(tuple(runner.steps), time.monotonic() - start)
     if config.keep is not None:
         _keep(config, place, say)

@@ -36,11 +36,19 @@ class Workers:
     def _watch(self) -> None:
         while not self._over.wait(_INTERVAL):
             step = self._step()
-            for process in _descendants(os.getpid()):
-                # The interpreter, and not the shell that Beam starts it with.
-                program, *arguments = _read(process, "cmdline").split(b"\0")
-                if b"python" in program and b"apache_beam.runners.worker.sdk_worker_main" in arguments:
-                    self.seen[step].add(process)
+            if found := workers_of(os.getpid()):
+                self.seen[step] |= found
+
+
+def workers_of(ancestor: int) -> set[int]:
+    """The workers of Beam's direct runner among the descendants of a process, by their ids."""
+    found = set()
+    for process in _descendants(ancestor):
+        # The interpreter, and not the shell that Beam starts it with.
+        program, *arguments = _read(process, "cmdline").split(b"\0")
+        if b"python" in program and b"apache_beam.runners.worker.sdk_worker_main" in arguments:
+            found.add(process)
+    return found
 
 
 def _descendants(ancestor: int) -> set[int]:

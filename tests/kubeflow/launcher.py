@@ -240,13 +240,18 @@ class Cluster:
 
     def start(self, command: list[str], pod: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Runs the container of a pod to its end. The image is this interpreter and its packages."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, LAUNCHER_ROOT: self.root(pod), **variables}
+        environment = self.environment_of(pod, variables)
         if not self.fresh and command[:2] == ["python", "-m"]:
             return run_module(command[2], command[3:], pod, environment)
         return subprocess.run(
-            command, cwd=pod, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
+            command, cwd=pod, env=environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+
+    def environment_of(self, pod: Path, variables: Mapping[str, str]) -> dict[str, str]:
+        """What the process of a pod finds in its environment."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, LAUNCHER_ROOT: self.root(pod), **variables}
 
     def download(self, uri: str, pod: Path) -> None:
         """Copies every object whose key is the URI's, or below it. That there is none is no error."""

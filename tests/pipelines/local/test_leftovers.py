@@ -15,7 +15,13 @@ from tfx.orchestration.portable.mlmd import context_lib
 
 from morph_tfx.components.artifacts.staging import complete_or_absent
 from morph_tfx.pipelines.local import runner
-from morph_tfx.pipelines.local.leftovers import ABANDONED_AFTER_DAYS, clear_executions, clear_files, in_use
+from morph_tfx.pipelines.local.leftovers import (
+    ABANDONED_AFTER_DAYS,
+    clear_checkpoints,
+    clear_executions,
+    clear_files,
+    in_use,
+)
 
 HOLD = """
 import sys, time
@@ -74,7 +80,8 @@ def test_checkpoints_that_nobody_went_on_with_for_a_month_are_removed_and_younge
             (base / name / "epoch-3.npz").write_text("weights")
             for path in (base / name / "epoch-3.npz", base / name):
                 os.utime(path, (age, age))
-    lines = told(clear_files, config)
+    assert told(clear_files, config) == []  # when a run begins: what it would go on from must still be there
+    lines = told(clear_checkpoints, config)
     gone = {path for path in places.values() if not path.exists()}
     assert {path.name for path in gone} == {"Retrainer-0123456789abcdef"} and len(gone) == 2
     assert sorted(lines) == sorted(
