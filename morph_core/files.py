@@ -97,8 +97,8 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise MorphError(
-            f"{path} cannot be written ({error.strerror or error}). Give a file in a directory that exists and that "
-            "you may write to."
+            f"{path} cannot be written ({error.strerror or error}). Give a file in a directory that exists, has "
+            "room, and that you may write to."
         ) from error
     finally:
         if temporary is not None and os.path.exists(temporary):

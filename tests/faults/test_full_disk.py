@@ -68,7 +68,7 @@ def test_a_structure_that_finds_no_room_leaves_the_one_before_it(largest_file, t
     path = tmp_path / "structure.json"
     old.save(path)
     largest_file(100)
-    with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+    with pytest.raises(morph.MorphError, match=rf"structure.json cannot be written \({os.strerror(errno.EFBIG)}\)"):
         new.save(path)
     largest_file(resource.RLIM_INFINITY)
     assert morph.Structure.load(path) == old
