@@ -122,7 +122,7 @@ inside() {   # runs in the namespaces
   done
   export HOME=/root LANG=C.UTF-8 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   export PIP_CERT=$BUNDLE SSL_CERT_FILE=$BUNDLE REQUESTS_CA_BUNDLE=$BUNDLE
-  chroot "$root" /bin/bash -c 'cd /src/morph-tfx && make test-thorough WORKERS= ARGS="$1"' second_stack "$*"
+  chroot "$root" /bin/bash -c 'cd /src/morph-tfx && make test-thorough ARGS="$1"' second_stack "$*"
 }
 
 cache=.tools/debian13
