@@ -164,10 +164,10 @@ def test_without_a_new_span_nothing_is_run_and_after_a_rollback_something_is(con
     """The third span stays the newest. What was deleted is passed over, so the first model is the one to beat."""
     again = Told(config, "retrain")
     assert again.result.steps == () and "No new span: the newest is 3" in again.text
-    shutil.rmtree(retrained.result.pushed_model)
+    pushed = retrained.result.pushed_model
+    shutil.rmtree(pushed)
     back = Told(config, "retrain")
-    assert (
-        f"{retrained.result.pushed_model} was pushed, and is passed over: it is not there." in capsys.readouterr().out
-    )
+    assert f"{pushed} was pushed, and is passed over: it is not there." in capsys.readouterr().out
+    assert retrained.result.pushed_model is None
     assert back.result.step("Evaluator").state == "ran"
     assert back.result.step("Retrainer").state == "cached"
