@@ -13,6 +13,7 @@ from sklearn.datasets import load_wine
 
 from morph_tfx.pipelines.commands.cli import cli
 from morph_tfx.pipelines.commands.command import HELD_BACK
+from tests.e2e.workers import Workers
 
 pytestmark = pytest.mark.thorough
 
@@ -74,10 +75,14 @@ def config_file(tmp_path) -> Path:
     return tmp_path / "config.yaml"
 
 
-def test_run_takes_csv_and_prints_what_came_out(config_file):
-    config_file.write_text(CONFIG.replace("lower_bound: 0.8", "lower_bound: 0.8, slices: [kind]"))
-    done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
+def test_run_takes_csv_in_two_processes_a_step_and_prints_what_came_out(config_file):
+    beam = "beam: {runner: direct, workers: 2, in_process: [Evaluator]}\n"
+    config_file.write_text(CONFIG.replace("lower_bound: 0.8", "lower_bound: 0.8, slices: [kind]") + beam)
+    with Workers() as workers:
+        done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
     assert done.exit_code == 0, done.output
+    # CsvExampleGen, StatisticsGen and Transform have two each, which end with the step.
+    assert len(workers.seen) == 6
     assert "[1/10] CsvExampleGen" in done.output
     row = re.search(r"│ parameters +│ +([\d,]+) │ +([\d,]+) │", done.output)
     assert row is not None, done.output

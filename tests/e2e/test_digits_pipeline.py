@@ -22,7 +22,6 @@ from morph_tfx.pipelines.local import demo
 from morph_tfx.pipelines.local.result import RunResult
 from morph_tfx.pipelines.local.runner import run_pipeline
 from morph_tfx.pipelines.local.summary import show_summary
-from tests.e2e.workers import Workers
 
 LEAST_ACCURACY = 0.9  # of the pushed model on the held-out digits; chance is 0.1, the demo's longer run reaches 0.99
 BUDGET = 0.5  # of the seed's FLOPs
@@ -31,6 +30,7 @@ SETTINGS = {
     "expand_to": BUDGET,
     "search": {"epochs": 15, "batch_size": 64},
     "retrain": {"epochs": 15, "batch_size": 64},
+    "beam": {"runner": "direct"},  # processes are another test's subject
 }
 
 
@@ -58,20 +58,8 @@ def account() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def workers(account) -> Workers:
-    """Beam's processes in the run of `result`, by the step that is told last in its account."""
-
-    def step() -> str:
-        told = [found[1] for line in account if (found := re.match(r"\[\d+/\d+\] (\S+)", line))]
-        return told[-1] if told else "none"
-
-    return Workers(step)
-
-
-@pytest.fixture(scope="module")
-def result(config, account, workers) -> RunResult:
-    with workers:
-        return run_pipeline(config, say=account.append)
+def result(config, account) -> RunResult:
+    return run_pipeline(config, say=account.append)
 
 
 @pytest.fixture(scope="module")
@@ -151,17 +139,6 @@ def test_the_account_tells_every_step_and_every_cycle(result, account):
     assert "cycle 2 of 2: shrink to 35% of the seed's flops, expand to 50%" in text
     assert re.search(r"done in \d+", text)
     assert {step.state for step in result.steps} == {"ran", "looked up"}
-
-
-def test_data_steps_run_in_two_processes_and_evaluator_in_this_one(config_file, config, result, workers):
-    """As the demo's own configuration says, which `config` changes nothing about."""
-    assert config.beam == load_config(config_file).beam
-    assert {step: len(processes) for step, processes in workers.seen.items()} == {
-        "ImportExampleGen": 2,
-        "StatisticsGen": 2,
-        "Transform": 2,
-    }
-    assert len(set().union(*workers.seen.values())) == 6  # each step has its own, which end with it
 
 
 def test_a_second_run_comes_from_the_cache_and_pushes_nothing_new(config, result, pushed):

@@ -2,8 +2,6 @@
 
 import os
 import threading
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 _INTERVAL = 0.1  # seconds; a worker lives for several, since it imports TFX
@@ -12,16 +10,12 @@ _INTERVAL = 0.1  # seconds; a worker lives for several, since it imports TFX
 class Workers:
     """A thread that looks for workers of Beam's direct runner among this process's descendants, in Linux' /proc.
 
-    Args:
-        step: called at each look; names the step that is running.
-
     Attributes:
-        seen: process ids, by step.
+        seen: their process ids.
     """
 
-    def __init__(self, step: Callable[[], str]):
-        self.seen: defaultdict[str, set[int]] = defaultdict(set)
-        self._step = step
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -35,9 +29,7 @@ class Workers:
 
     def _watch(self) -> None:
         while not self._over.wait(_INTERVAL):
-            step = self._step()
-            if found := workers_of(os.getpid()):
-                self.seen[step] |= found
+            self.seen |= workers_of(os.getpid())
 
 
 def workers_of(ancestor: int) -> set[int]:
