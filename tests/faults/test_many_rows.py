@@ -19,7 +19,7 @@ def looks(*options: str) -> list[float]:
     return found
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_memory_is_flat_over_the_rows_of_a_training():
     """TFX's reader shuffles in a buffer of ten thousand rows, which is full before the second tenth ends."""
     before, _, first, *_, last = looks()

@@ -29,10 +29,11 @@ NOT_EVERYWHERE = {"DepthAnythingBackbone", "XLNetBackbone"}
 QUICK = ["BertBackbone", "GPT2Backbone", "LlamaBackbone", "DeiTBackbone", "BloomBackbone", "MixtralBackbone"]
 # Networks of the same blocks as another one of the table, or inside of one of the task models.
 RELATED = {
-    "BartBackbone", "DINOV2Backbone", "DepthAnythingBackbone", "ESMBackbone", "ElectraBackbone", "GemmaBackbone",
-    "Llama3Backbone", "MistralBackbone", "MoonshineBackbone", "Qwen2Backbone", "Qwen3MoeBackbone", "QwenBackbone",
-    "RetinaNetBackbone", "SegFormerBackbone", "SigLIPBackbone", "SmolLMBackbone", "ViTDetBackbone",
-    "XLMRobertaBackbone",
+    "BartBackbone", "DINOV2Backbone", "DINOV3Backbone", "DepthAnythingBackbone", "DistilBertBackbone", "ESMBackbone",
+    "ElectraBackbone", "FalconBackbone", "GemmaBackbone", "Llama3Backbone", "MistralBackbone", "MoonshineBackbone",
+    "PaliGemmaBackbone", "Qwen2Backbone", "Qwen3Backbone", "Qwen3MoeBackbone", "QwenBackbone", "T5GemmaBackbone",
+    "RetinaNetBackbone", "RobertaBackbone", "SegFormerBackbone", "SigLIPBackbone", "SmolLM3Backbone", "SmolLMBackbone",
+    "ViTBackbone", "ViTDetBackbone", "XLMRobertaBackbone",
 }  # fmt: skip
 # Two ResNets in one take half a minute.
 RARE = RELATED | {"BASNetBackbone"}

@@ -293,7 +293,7 @@ def test_every_subcommand_has_a_line_and_nothing_is_wrong_in_it(call):
         assert isinstance(result.exception, Reached) or result.exit_code == 0, (line, result.output, result.exception)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(PARAMETERS),
     st.one_of(st.sampled_from(VALUES), st.text(max_size=8).filter(lambda text: "\0" not in text)),
