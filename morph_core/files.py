@@ -1,16 +1,19 @@
 """Files: JSON from outside is read within limits, and what is written is there as a whole or not at all.
 
 A file that is larger or more deeply nested than any that is written here is damage or an attack, and so is a number
-that no computer counts with. It ends in a reason, before memory or Python's stack do.
+that no computer counts with. It ends in a reason, before memory or Python's stack do. A user's module is known by what
+its files hold, wherever they lie.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from .errors import MorphError
@@ -103,6 +106,28 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def sources_beside(module_file: pathlib.Path) -> list[pathlib.Path]:
+    """The Python files in the directory of a user's module, which may import its neighbours; sorted by name.
+
+    Args:
+        module_file: one of them.
+    """
+    return sorted(module_file.parent.glob("*.py"))
+
+
+def digest_of(files: Iterable[pathlib.Path]) -> str:
+    """A hash of how files are called and what they hold, in hexadecimal; the same wherever they lie.
+
+    Args:
+        files: in an order that is the same every time.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def _too_deep() -> str:

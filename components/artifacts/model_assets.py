@@ -7,6 +7,7 @@ production and which schema the raw examples had.
 ```
 assets.extra/structure.json    the structure (`morph_core.Structure`) that the model was built with
 assets.extra/schema.pbtxt      the schema of the raw examples, before Transform
+assets.extra/trained_on.json   where PushedStructure has looked at the data: the span, its files, and how it was trained
 assets.extra/MODEL_CARD.md     for people: data, structure, costs, how it was searched, what was measured and evaluated
 ```
 """
@@ -27,6 +28,10 @@ from .inside import text_inside
 STRUCTURE_FILE = "assets.extra/structure.json"
 SCHEMA_FILE = "assets.extra/schema.pbtxt"
 CARD_FILE = "assets.extra/MODEL_CARD.md"
+TRAINED_ON_FILE = "assets.extra/trained_on.json"
+
+TRAINED_ON = "trained_on"
+"""Custom property of a `MorphStructure`: the text of that file, for the model that is made from the structure."""
 
 
 def write(
@@ -34,6 +39,7 @@ def write(
     structure: morph.Structure,
     spec: tft.TFTransformOutput | schema_pb2.Schema,
     measured: Mapping[str, float] | None = None,
+    trained_on: str = "",
 ) -> None:
     """Adds these files to a SavedModel.
 
@@ -42,6 +48,7 @@ def write(
         structure: that the model was built with.
         spec: of the examples: the output of Transform, which knows the schema of its input, or that schema itself.
         measured: what training measured of the model, by name, for the card.
+        trained_on: text of `TRAINED_ON_FILE`; without one there is no such file.
     """
     schema = spec.raw_metadata.schema if isinstance(spec, tft.TFTransformOutput) else spec
     features = {feature.name: schema_pb2.FeatureType.Name(feature.type) for feature in schema.feature}
@@ -50,6 +57,8 @@ def write(
         SCHEMA_FILE: text_format.MessageToString(schema),
         CARD_FILE: morph.report.card(structure, data={"features": features}, measured=measured),
     }
+    if trained_on:
+        texts[TRAINED_ON_FILE] = trained_on
     for name, text in texts.items():
         io_utils.write_string_file(os.path.join(directory, name), text)
 

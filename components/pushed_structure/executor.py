@@ -1,7 +1,8 @@
 """Looks for the newest pushed model that can be retrained, and copies structure, schema and model into artifacts.
 
 A version whose files are damaged is passed over with a word on what is wrong, and the one before it is taken: a night's
-training should neither fail at its end, in Evaluator, nor be left out.
+training should neither fail at its end, in Evaluator, nor be left out. Where the step is told of the data, it also says
+whether there is anything to train (`news`).
 """
 
 import os
@@ -21,6 +22,7 @@ from ..artifacts import model_assets, saved_model
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
+from .news import news_of
 
 SCHEMA_FILE = "schema.pbtxt"
 
@@ -39,7 +41,7 @@ class Executor(base_executor.BaseExecutor):
         Args:
             input_dict: empty.
             output_dict: `structure`, `schema` and `model`.
-            exec_properties: `push_to`.
+            exec_properties: `push_to`, maybe those by which `news_of` judges.
 
         Raises:
             MorphError: nothing with a structure was pushed yet, or nothing of it can be used.
@@ -49,6 +51,9 @@ class Executor(base_executor.BaseExecutor):
         for fault in faults:
             print(f"Passed over: {fault}", flush=True)
         print(f"The latest pushed model{' that can be used' if faults else ''}: {model}", flush=True)
+        news = news_of(model, exec_properties) if exec_properties.get("input_base") else None
+        if news is not None:
+            print(f"{'There is something' if news.there else 'There is nothing'} to train. {news.because}", flush=True)
 
         artifacts = {name: artifact_utils.get_single_instance(found) for name, found in output_dict.items()}
         StructureExporter(artifacts["structure"]).write(structure)
@@ -61,6 +66,11 @@ class Executor(base_executor.BaseExecutor):
             origin["passed_over"] = " ".join(faults)
         for artifact in artifacts.values():
             set_custom_properties(artifact, origin)
+        if news is not None:
+            set_custom_properties(
+                artifacts["structure"],
+                {"has_news": int(news.there), "news": news.because, model_assets.TRAINED_ON: news.trained_on},
+            )
 
 
 def _latest(push_to: str) -> tuple[str, morph.Structure, str, list[str]]:

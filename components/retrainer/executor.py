@@ -13,6 +13,7 @@ from tfx.utils import path_utils
 import morph_core as morph
 from morph_core.search.distill import Lesson, distillation_of
 
+from ..artifacts.model_assets import TRAINED_ON
 from ..artifacts.staging import emptied_on_failure
 from ..structure_exporter import StructureExporter
 from ..training import checkpoints, distribution, loop, serving, teacher, trained_model
@@ -72,7 +73,8 @@ class Executor(base_executor.BaseExecutor):
             identity = {"network": graph.fingerprint, "widths": structure.widths}
             with taught:
                 results = loop.train(model, inputs, log_dir, progress, checkpoint, identity)
-            trained_model.write(artifact, model, signatures, structure, source.uri, inputs.spec, results)
+            looked_at = source.get_string_custom_property(TRAINED_ON)
+            trained_model.write(artifact, model, signatures, structure, source.uri, inputs.spec, results, looked_at)
             loop.record_time(artifact_utils.get_single_instance(output_dict["model_run"]), progress)
             checkpoints.clear(checkpoint)
         print(f"Model: {path_utils.serving_model_dir(artifact.uri)}", flush=True)

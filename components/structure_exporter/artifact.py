@@ -33,7 +33,8 @@ class MorphStructure(Artifact):
     - `NAME_seed`, `NAME_structure` and `NAME_fraction` (float) for every cost, such as `flops_seed`. A multiply-add
       counts as 2 FLOPs;
     - `layers_removed` (int);
-    - `schema_version` (int), `keras_version`, `morph_version` (string).
+    - `schema_version` (int), `keras_version`, `morph_version` (string);
+    - of PushedStructure, where it was told of the data: `has_news` (int, 1 or 0), `news` and `trained_on` (string).
     """
 
     # These are custom properties and not PROPERTIES: the Kubeflow compiler checks PROPERTIES against a schema file

@@ -41,6 +41,7 @@ def write(
     structure_uri: str,
     spec: Spec,
     results: Mapping[str, float],
+    trained_on: str = "",
 ) -> None:
     """Fills the artifact's directory, all of it or nothing, and sets its custom properties.
 
@@ -52,12 +53,13 @@ def write(
         structure_uri: of the `MorphStructure` artifact that holds it.
         spec: of the examples that the model was trained on.
         results: the last epoch's values; those on the evaluation split (`val_...`) become properties.
+        trained_on: what the SavedModel is to say of its training (`model_assets.TRAINED_ON_FILE`).
     """
     measured = {name: value for name, value in results.items() if name.startswith("val_")}
     with complete_or_absent(artifact.uri) as directory:
         saved_model = path_utils.serving_model_dir(directory)
         serving.export(model, signatures, saved_model)
-        model_assets.write(saved_model, structure, spec, measured)
+        model_assets.write(saved_model, structure, spec, measured, trained_on)
         _write_weights(model, os.path.join(directory, WEIGHTS_FILE))
     set_custom_properties(
         artifact,

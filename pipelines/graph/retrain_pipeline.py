@@ -10,11 +10,16 @@ Where the latest pushed structure comes from depends on the runner. With ML meta
 (`pushed`). Kubeflow Pipelines can execute no Resolver: there the component PushedStructure reads it out of the newest
 model below `push_to`, when the job runs and not when it is compiled. A structure named in the configuration is
 imported, on Kubeflow read by a step, and the schema is then inferred.
+
+A night without anything new is left out: locally before the pipeline is built, on Kubeflow by a condition on what
+PushedStructure says, under which all other steps stand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from dataclasses import dataclass, field
 from typing import Any
 
 from tfx import types
@@ -46,22 +51,39 @@ def retrain_pipeline(
     Returns:
         The pipeline, for any TFX runner; `run_pipeline` runs it here, `compile_pipeline` makes a job of it.
     """
-    source, structure, schema, pushed_model = _source(config, resolve)
-    data = stages.prepare(config, schema)
-    retrainer = Retrainer(**data.arguments, structure=structure, **stages.training(config, config.retrain))
-    judged = stages.evaluate_and_push(
-        config,
-        data,
-        retrainer.outputs["model"],
-        stages.LATEST_BLESSED if resolve else pushed_model or baseline,
-    )
-    return stages.assemble(config, config.retrain_pipeline_name, [source, *data.nodes, retrainer, *judged])
+    source = _source(config, resolve)
+    with source.condition:
+        data = stages.prepare(config, source.schema)
+        retrainer = Retrainer(**data.arguments, structure=source.structure, **stages.training(config, config.retrain))
+        judged = stages.evaluate_and_push(
+            config,
+            data,
+            retrainer.outputs["model"],
+            stages.LATEST_BLESSED if resolve else source.pushed_model or baseline,
+        )
+    return stages.assemble(config, config.retrain_pipeline_name, [source.node, *data.nodes, retrainer, *judged])
 
 
-def _source(
-    config: PipelineConfig, resolve: bool
-) -> tuple[Any, types.BaseChannel, types.BaseChannel | None, types.BaseChannel | None]:
-    """The node that the structure comes from, and its channels of structure, schema and pushed model."""
+@dataclass(frozen=True)
+class _Source:
+    """Where the structure comes from.
+
+    Attributes:
+        node: that finds it.
+        structure: channel of the structure.
+        schema: channel of the schema that it was trained with, if that is known.
+        pushed_model: channel of the model that it was found in, if it was.
+        condition: a context for the steps that are left out without news.
+    """
+
+    node: Any
+    structure: types.BaseChannel
+    schema: types.BaseChannel | None = None
+    pushed_model: types.BaseChannel | None = None
+    condition: contextlib.AbstractContextManager[Any] = field(default_factory=contextlib.nullcontext)
+
+
+def _source(config: PipelineConfig, resolve: bool) -> _Source:
     named = config.retrain_pipeline.structure
     if named is not None:
         directory = _artifact_directory(named)
@@ -71,7 +93,7 @@ def _source(
             place = directory if only_the_launcher_reads(named) else named
             source = stages.read_or_imported(place, ImportedStructure, MorphStructure)
         source = source.with_id("Structure")
-        return source, source.outputs["result"], None, None
+        return _Source(source, source.outputs["result"])
     if resolve:
         resolver = tfx.dsl.Resolver(
             strategy_class=LatestPushedStructure,
@@ -80,9 +102,24 @@ def _source(
             schema=tfx.dsl.Channel(type=standard_artifacts.Schema),
             pushed_model=tfx.dsl.Channel(type=standard_artifacts.PushedModel),
         ).with_id("PushedStructure")
-        return resolver, resolver.outputs["structure"], resolver.outputs["schema"], None
-    pushed = PushedStructure(push_to=config.push_to)
-    return pushed, pushed.outputs["structure"], pushed.outputs["schema"], pushed.outputs["model"]
+        return _Source(resolver, resolver.outputs["structure"], resolver.outputs["schema"])
+    news = _judged_by(config) if config.data.has_spans else {}
+    pushed = PushedStructure(push_to=config.push_to, **news)
+    structure = pushed.outputs["structure"]
+    found = (pushed, structure, pushed.outputs["schema"], pushed.outputs["model"])
+    if not news:
+        return _Source(*found)
+    return _Source(*found, tfx.dsl.Cond(structure.future()[0].custom_property("has_news") == 1))
+
+
+def _judged_by(config: PipelineConfig) -> dict[str, Any]:
+    """What PushedStructure is told, to see whether there is anything to train: the data, and Retrainer's arguments."""
+    return {
+        **stages.source_of(config.data),
+        "module_file": config.module_file,
+        "custom_config": stages.training(config, config.retrain)["custom_config"],
+        "settings": config.model_dump(mode="json", include={"data", "label", "retrain", "evaluate", "export"}),
+    }
 
 
 def _artifact_directory(structure: str) -> str:

@@ -320,10 +320,15 @@ def eval_config(evaluate: EvaluateConfig, label: str, *, compare: bool) -> tfma.
     )
 
 
+def source_of(data: DataConfig) -> dict[str, Any]:
+    """Which files an ExampleGen reads, as its arguments say it."""
+    splits = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in sorted(data.patterns.items())]
+    return {"input_base": data.path, "input_config": tfx.proto.Input(splits=splits)}
+
+
 def _example_gen(data: DataConfig) -> Any:
     kind = tfx.components.ImportExampleGen if data.format == "tfrecord" else tfx.components.CsvExampleGen
-    splits = [tfx.proto.Input.Split(name=name, pattern=pattern) for name, pattern in sorted(data.patterns.items())]
-    arguments = {"input_base": data.path, "input_config": tfx.proto.Input(splits=splits)}
+    arguments = source_of(data)
     if data.eval_fraction is None:
         return kind(**arguments)
     # Hash buckets, in thousandths.

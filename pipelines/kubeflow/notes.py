@@ -25,6 +25,11 @@ def notes_on(
             f"It retrains the structure of the newest model below {push_to} when it runs, and compares the new model "
             "with that one."
         )
+        if config.data.has_spans:
+            notes.append(
+                "A run ends after PushedStructure where that model was trained on the newest span already, as it is "
+                "there, with these settings, module files and versions."
+            )
     else:
         if pipeline == "retrain":
             notes.append(f"It retrains {structure}.")

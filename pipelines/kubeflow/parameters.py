@@ -62,11 +62,12 @@ def parameters_of(config: PipelineConfig, pipeline: PipelineKind) -> list[Parame
     rate = config.hparams.get("learning_rate")
     rate = float(rate) if isinstance(rate, (int, float)) and not isinstance(rate, bool) else None
     span = "" if config.data.has_spans else None
+    judge = () if span is None else ("PushedStructure",)  # it judges by these whether there is anything to train
     if searches:
         offer("search_epochs", "NUMBER_INTEGER", config.search.epochs, "epochs of each search", "MorphTrainer")
     trains = ("MorphTrainer", "Retrainer") if searches and config.finish != "from_scratch" else ("Retrainer",)
-    offer("retrain_epochs", "NUMBER_INTEGER", config.retrain.epochs, "epochs of the training after it", *trains)
-    offer("learning_rate", "NUMBER_DOUBLE", rate, "hparams.learning_rate", "MorphTrainer", "Retrainer")
+    offer("retrain_epochs", "NUMBER_INTEGER", config.retrain.epochs, "epochs of the training after it", *trains, *judge)
+    offer("learning_rate", "NUMBER_DOUBLE", rate, "hparams.learning_rate", "MorphTrainer", "Retrainer", *judge)
     if searches:
         for name, value, meaning in (
             ("target", config.target, "fraction of the seed's cost, above 0 and at most 1"),
@@ -75,7 +76,7 @@ def parameters_of(config: PipelineConfig, pipeline: PipelineKind) -> list[Parame
             offer(name, "NUMBER_DOUBLE", value if isinstance(value, float) else None, meaning, "MorphTrainer")
     offer("push_to", "STRING", config.push_to, "directory that receives the model", "Pusher", "PushedStructure")
     meaning = "which span of the data: a number, or a date as 2026-01-31; empty: the newest"
-    offer("span", "STRING", span, meaning, *_EXAMPLE_GENS)
+    offer("span", "STRING", span, meaning, *_EXAMPLE_GENS, *judge)
     return found
 
 
@@ -91,7 +92,7 @@ def declare(spec: dict[str, Any], parameters: list[Parameter], kinds: Mapping[st
     for parameter in parameters:
         steps = [name for name in spec["root"]["dag"]["tasks"] if kinds.get(name) in parameter.components]
         if parameter.name == "retrain_epochs":
-            steps = [name for name in steps if kinds[name] == "Retrainer" or _trains_to_the_end(spec, name)]
+            steps = [name for name in steps if kinds[name] != "MorphTrainer" or _trains_to_the_end(spec, name)]
         if not steps:
             continue
         definition = {"parameterType": parameter.kind, "description": parameter.meaning}

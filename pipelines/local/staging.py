@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from morph_core.files import digest_of, sources_beside
 from morph_core.structure.structure import Structure
 
 from ..config import PipelineConfig, RetrainPipelineConfig
@@ -72,13 +73,8 @@ def importable(*files: str) -> Iterator[None]:
 
 def _stage(key: str, file: Path, pipeline_root: Path) -> Path:
     check_is_python(key, file)
-    # The neighbours too, as TFX packs them: a module may import from them.
-    sources = sorted(file.parent.glob("*.py"))
-    digest = hashlib.sha256()
-    for source in sources:
-        content = source.read_bytes()
-        digest.update(f"{source.name}\0{len(content)}\0".encode() + content)
-    directory = pipeline_root / "_modules" / digest.hexdigest()[:16]
+    sources = sources_beside(file)  # the neighbours too, as TFX packs them
+    directory = pipeline_root / "_modules" / digest_of(sources)[:16]
     if not directory.is_dir():
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=directory.parent))

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.proto import example_gen_pb2
 from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
@@ -65,6 +66,33 @@ def test_structure_schema_and_model_are_those_of_the_newest_version(push, look, 
     assert (model / "saved_model.pb").is_file() and (model / "variables" / "variables.index").is_file()
     for artifact in found.values():
         assert artifact.get_string_custom_property("pushed_destination").endswith("/serving/1000")
+
+
+def test_what_it_finds_out_about_news_is_said_and_goes_with_the_structure(push, run, tmp_path, capsys):
+    model = push("12", 8)
+    (tmp_path / "data" / "span-7").mkdir(parents=True)
+    (tmp_path / "data" / "span-7" / "rows.tfrecord").write_text("rows")
+    splits = [example_gen_pb2.Input.Split(name="all", pattern="span-{SPAN}/*")]
+    component = PushedStructure(
+        push_to=str(tmp_path / "serving"),
+        input_base=str(tmp_path / "data"),
+        input_config=example_gen_pb2.Input(splits=splits),
+        module_file=DIGITS,
+    )
+    first = run(component, "first")["structure"]
+    assert first.get_int_custom_property("has_news") == 1
+    assert first.get_string_custom_property("news") == f"The model in {model} does not say what it was trained on."
+    assert "There is something to train. The model in" in capsys.readouterr().out
+    (model / model_assets.TRAINED_ON_FILE).write_text(first.get_string_custom_property("trained_on"))
+    second = run(component, "second")["structure"]
+    assert second.has_custom_property("has_news") and second.get_int_custom_property("has_news") == 0
+    assert "There is nothing to train. The model in" in capsys.readouterr().out
+
+
+def test_where_it_is_told_of_no_data_it_says_nothing_of_news(push, look, capsys):
+    push("12", 8)
+    assert not look()["structure"].has_custom_property("has_news")
+    assert "to train" not in capsys.readouterr().out
 
 
 def test_what_is_still_being_pushed_or_came_from_elsewhere_is_passed_over(push, look, tmp_path):

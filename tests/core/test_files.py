@@ -6,6 +6,7 @@ What is written is there as a whole, or not at all.
 import errno
 import json
 import os
+import pathlib
 import time
 
 import keras
@@ -45,6 +46,29 @@ def test_a_file_is_read_no_further_than_the_limit(monkeypatch, tmp_path):
         files.read_json("/dev/zero")
     (tmp_path / "a.json").write_text(" " * 999 + "1")
     assert files.read_json(tmp_path / "a.json") == 1
+
+
+def test_a_module_is_known_by_the_names_and_contents_of_its_directory_s_python_files(tmp_path):
+    def digest(directory: pathlib.Path) -> str:
+        return files.digest_of(files.sources_beside(directory / "module.py"))
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+        for name in ("neighbour.py", "module.py", "notes.txt"):
+            (directory / name).write_text(name)
+    assert [file.name for file in files.sources_beside(first / "module.py")] == ["module.py", "neighbour.py"]
+    (second / "notes.txt").write_text("other notes")
+    assert digest(first) == digest(second)
+    known = {digest(first)}
+    (second / "neighbour.py").write_text("other code")
+    known.add(digest(second))
+    (second / "neighbour.py").write_text("neighbour.py")
+    (second / "neighbour.py").rename(second / "friend.py")
+    known.add(digest(second))
+    (second / "friend.py").unlink()
+    known.add(digest(second))
+    assert len(known) == 4
 
 
 @pytest.mark.parametrize("read", [morph.Structure.load, morph.latency], ids=["structure", "calibration"])

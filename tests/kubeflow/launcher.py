@@ -3,7 +3,8 @@
 What it does follows the sources of the backend (kubeflow/pipelines, backend/src/v2) of the releases in `RELEASES`, each
 check with the file that it follows:
 
-- A task starts when the tasks it depends on have succeeded. Its driver (`driver/container.go`) resolves the inputs
+- A task starts when the tasks it depends on have succeeded, and not when one was skipped (`depends`,
+  compiler/argocompiler/dag.go). Its driver (`driver/container.go`) resolves the inputs
   (`resolveInputs`, driver/resolve.go), evaluates the condition, provisions the outputs (`provisionOutputs`,
   driver/driver.go) and looks into the cache (`getFingerPrint`, driver/cache.go, hashed by `cacheutils/cache.go`).
 - The launcher (component/launcher_v2.go) copies input artifacts from the object store to `/minio/bucket/key`, makes
@@ -113,7 +114,7 @@ class Task:
 
     Attributes:
         state: "succeeded", "cached", "failed", "skipped" (its condition does not hold) or "omitted" (something before
-            it did not succeed).
+            it failed, or was skipped or omitted itself).
         message: why it failed.
         attempts: how often its container was started.
         log: what the last attempt printed.
@@ -141,7 +142,7 @@ class Run:
 
     @property
     def succeeded(self) -> bool:
-        return not any(task.state in ("failed", "omitted") for task in self.tasks.values())
+        return not any(task.state == "failed" for task in self.tasks.values())
 
     def in_state(self, state: str) -> set[str]:
         return {name for name, task in self.tasks.items() if task.state == state}

@@ -1,9 +1,11 @@
 """The retrain pipeline as a compiled job: it finds what was pushed, when it runs, and pushes a better model beside it.
 
 The model in production is one that knows nothing yet, exported and laid down as Pusher does it: no search is needed for
-that. Of two spans of digits, the older one has no labels that could be learned.
+that. Of two spans of digits, the older one has no labels that could be learned. Where the newest model was trained on
+the newest span, the job ends after the look.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,45 @@ def test_the_better_model_is_pushed_beside_the_one_before_and_carries_the_struct
     assert demo.pushed_accuracy(str(pushed), demo.load_digits()["holdout"]) > LEAST_ACCURACY
     assert morph.Structure.load(pushed / "assets.extra" / "structure.json") == structure
     assert "image" in (pushed / "assets.extra" / "schema.pbtxt").read_text()
+
+
+def test_the_pushed_model_says_which_span_and_files_it_was_trained_on(run, pushed):
+    read = run.tasks["ImportExampleGen"].outputs["examples"].metadata
+    carried = json.loads((pushed / model_assets.TRAINED_ON_FILE).read_text())
+    assert carried["span"] == 10
+    assert carried["input_fingerprint"] == read["input_fingerprint"]
+
+
+def test_a_night_without_a_new_span_ends_after_the_look_and_pushes_nothing(run, pushed, cluster, directory):
+    versions = set((directory / "pushed").iterdir())
+    repeated = cluster.run(directory / "job.yaml")
+    assert repeated.succeeded, str(repeated)
+    assert repeated.in_state("succeeded") == {"PushedStructure"}
+    assert repeated.in_state("skipped") == {"ImportExampleGen"}
+    assert repeated.in_state("omitted") == set(run.tasks) - {"PushedStructure", "ImportExampleGen"}
+    assert repeated.tasks["PushedStructure"].outputs["structure_metrics"].metadata["has_news"] == 0
+    said = f"There is nothing to train. The model in {pushed} was trained on span 10, and nothing else has changed."
+    assert said in repeated.tasks["PushedStructure"].log
+    assert set((directory / "pushed").iterdir()) == versions
+
+
+def test_another_setting_of_the_run_a_new_span_and_a_rollback_are_news(run, pushed, cluster, directory):
+    spec = yaml.safe_load((directory / "job.yaml").read_text())
+    spec["root"]["dag"]["tasks"] = {"PushedStructure": spec["root"]["dag"]["tasks"]["PushedStructure"]}
+    job = directory / "look.yaml"
+    job.write_text(json.dumps(spec))
+
+    def news(**told) -> tuple[int, str]:
+        task = cluster.run(job, told).tasks["PushedStructure"]
+        assert task.state == "succeeded", task.log[-4000:]
+        metadata = task.outputs["structure"].metadata
+        return metadata["has_news"], metadata["news"]
+
+    assert news(learning_rate=0.01)[1].startswith("The settings of the training, its module files, or")
+    write_span(directory / "data", 11, np.asarray)
+    assert news() == (1, f"There is span 11; the model in {pushed} was trained on span 10.")
+    assert news(span="10")[0] == 0
+    pushed.rename(directory / "taken-back")
+    assert news(span="10") == (
+        1, f"The model in {directory / 'pushed' / '1700000000'} does not say what it was trained on."
+    )  # fmt: skip

@@ -83,12 +83,14 @@ def test_the_exported_model_carries_its_structure_and_the_schema_of_the_raw_exam
     retrain, raw_retrain, run, schema, tmp_path
 ):
     expected = io_utils.SchemaReader().read(f"{schema.uri}/schema.pbtxt")
-    for name, make_component in (("transformed", retrain), ("raw", raw_retrain)):
+    for name, make_component, looked_at in (("transformed", retrain, ""), ("raw", raw_retrain, '{"span": 7}')):
         structure = narrowed(DIGITS if make_component is retrain else RAW_DIGITS, tmp_path / name)
+        structure.set_string_custom_property("trained_on", looked_at)  # as PushedStructure sets it
         component = make_component(structure=channel(structure), custom_config={"epochs": 1})
         extra = pathlib.Path(path_utils.serving_model_path(run(component, name)["model"].uri), "assets.extra")
         assert (extra / "structure.json").read_text() == pathlib.Path(structure.uri, "structure.json").read_text()
         assert text_format.Parse((extra / "schema.pbtxt").read_text(), schema_pb2.Schema()) == expected
+        assert [file.read_text() for file in extra.glob("trained_on.json")] == ([looked_at] if looked_at else [])
         card = (extra / "MODEL_CARD.md").read_text()
         assert all(feature.name in card for feature in expected.feature)
         assert "| val_loss | " in card and "## How it was searched" in card

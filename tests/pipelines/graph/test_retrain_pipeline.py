@@ -1,5 +1,7 @@
 """The retrain pipeline's wiring: what it takes from where, and what it shares with the morph pipeline."""
 
+import json
+
 import pytest
 from tfx.utils import json_utils
 
@@ -54,6 +56,29 @@ def test_structure_and_schema_are_those_of_the_latest_pushed_model(local):
     assert source_of(local["Retrainer"].inputs["structure"]) == ("PushedStructure", "structure")
     assert source_of(local["ExampleValidator"].inputs["schema"]) == ("PushedStructure", "schema")
     assert source_of(local["Transform"].inputs["schema"]) == ("PushedStructure", "schema")
+
+
+def test_on_kubeflow_whether_there_is_news_is_judged_by_what_is_read_and_how_it_is_trained():
+    nodes = nodes_of(resolve=False)
+    judge = nodes["PushedStructure"].exec_properties
+    for step, names in (
+        ("ImportExampleGen", ("input_base", "input_config")),
+        ("Retrainer", ("module_file", "custom_config")),
+    ):
+        for name in names:
+            assert _same(judge[name], nodes[step].exec_properties[name]), name
+    assert set(json.loads(judge["settings"])) == {"data", "label", "retrain", "evaluate", "export"}
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or json.loads(one) == json.loads(other)
+
+
+def test_without_spans_there_is_no_telling_and_the_pushed_structure_is_told_of_no_data():
+    nodes = nodes_of(TEXT.replace("day-{SPAN}/", ""), resolve=False)
+    assert nodes["PushedStructure"].exec_properties == {"push_to": "gs://bucket/serving"} | dict.fromkeys(
+        ("input_base", "input_config", "module_file", "custom_config", "settings")
+    )
 
 
 def test_it_trains_as_the_last_step_of_the_morph_pipeline_does(local):

@@ -128,6 +128,20 @@ def test_a_retraining_reads_where_it_pushes_to(tmp_path):
         assert "/mnt/other" in json.dumps(properties) and "gs://bucket/serving" not in json.dumps(properties)
 
 
+@pytest.mark.parametrize("told", [{}, {"retrain_epochs": 60.0}, {"learning_rate": 0.1}, {"span": "2026-01-31"}])
+def test_whether_there_is_news_is_judged_by_what_the_run_was_told(tmp_path, told):
+    """Or a run that is told another learning rate would be left out on a night without a new span."""
+    [spec] = specs(compiled(tmp_path, pipeline="retrain"))
+    laid = {}
+    for step in ("PushedStructure", "Retrainer", "ImportExampleGen"):
+        laid[step] = properties_of(spec, step, **told)
+        lay_over(laid[step])
+    judge = laid["PushedStructure"]
+    assert json.loads(judge["custom_config"]) == json.loads(laid["Retrainer"]["custom_config"])
+    assert judge["input_config"] == laid["ImportExampleGen"]["input_config"]
+    assert judge.get("range_config") == laid["ImportExampleGen"].get("range_config")
+
+
 def test_only_what_has_one_plain_value_is_a_parameter(tmp_path):
     [spec] = specs(compiled(tmp_path, FRONTIER))
     assert set(declared(spec)) == {"search_epochs", "retrain_epochs", "learning_rate", "push_to", "span"}

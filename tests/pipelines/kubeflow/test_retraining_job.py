@@ -88,6 +88,28 @@ def test_what_changes_outside_of_a_job_is_looked_at_in_every_run(tasks):
     assert set(tasks) - cached == {"PushedStructure", "ImportExampleGen"}
 
 
+EXPORTED = "export: {formats: [litert]}\n"
+
+
+def test_every_step_but_the_look_stands_under_the_condition_that_there_is_news(tmp_path):
+    tasks = next(yaml.safe_load_all(compiled(tmp_path, TEXT + EXPORTED).read_text()))["root"]["dag"]["tasks"]
+    conditions = {name: task.get("triggerPolicy", {}).get("condition") for name, task in tasks.items()}
+    assert conditions.pop("PushedStructure") is None
+    assert {"ImportExampleGen", "Exporter", "Pusher"} <= set(conditions)
+    for name, condition in conditions.items():
+        key = next(key for key in tasks[name]["inputs"]["artifacts"] if f"'{key}'" in condition)
+        assert producer(tasks, name, key) == ("PushedStructure", "structure")
+        assert condition.strip("()") == f"inputs.artifacts['{key}'].artifacts[0].metadata['has_news'] == 1.0"
+
+
+@pytest.mark.parametrize("text", [TEXT.replace("day-{SPAN}/", ""), TEXT + IMPORTED], ids=["no spans", "imported"])
+def test_without_spans_or_with_a_structure_of_one_s_own_every_run_trains(tmp_path, text):
+    lines: list[str] = []
+    tasks = next(yaml.safe_load_all(compiled(tmp_path, text, lines).read_text()))["root"]["dag"]["tasks"]
+    assert not any("triggerPolicy" in task for task in tasks.values())
+    assert not any("ends after PushedStructure" in line for line in lines)
+
+
 def test_not_even_settings_for_every_step_have_the_pushed_structure_cached(tmp_path):
     settings = TEXT.replace("steps: {", 'steps: {"*": {cache: true}, ')
     tasks = next(yaml.safe_load_all(compiled(tmp_path, settings).read_text()))["root"]["dag"]["tasks"]
@@ -106,6 +128,7 @@ def test_a_job_says_what_it_retrains_and_what_it_compares_with(tmp_path):
     text = "\n".join(lines)
     assert "the structure of the newest model below gs://bucket/serving when it runs, and compares" in text
     assert "MorphTrainer" not in text
+    assert "A run ends after PushedStructure where that model was trained on the newest span already" in text
     lines.clear()
     compiled(tmp_path, BASELINE + IMPORTED, lines)
     assert "It retrains gs://bucket/best/structure.json." in "\n".join(lines)
