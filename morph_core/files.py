@@ -91,6 +91,25 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
     Raises:
         MorphError: the place cannot be written.
     """
+    try:
+        replace_whole(path, content)
+    except OSError as error:
+        raise MorphError(
+            f"{path} cannot be written ({error.strerror or error}). Give a file in a directory that exists, has "
+            "room, and that you may write to."
+        ) from error
+
+
+def replace_whole(path: pathlib.Path, content: bytes) -> None:
+    """As `write_whole`, for callers with a message of their own.
+
+    Args:
+        path: of the file.
+        content: of it.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -98,11 +117,6 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
             file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        raise MorphError(
-            f"{path} cannot be written ({error.strerror or error}). Give a file in a directory that exists, has "
-            "room, and that you may write to."
-        ) from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)

@@ -59,6 +59,11 @@ def write(
     }
     if trained_on:
         texts[TRAINED_ON_FILE] = trained_on
+    put(directory, texts)
+
+
+def put(directory: str, texts: Mapping[str, str]) -> None:
+    """Writes text files into a SavedModel, by their paths inside it."""
     for name, text in texts.items():
         io_utils.write_string_file(os.path.join(directory, name), text)
 

@@ -17,7 +17,7 @@ from morph_core.report import frontier_page
 from morph_core.report.frontier import Frontier, Point
 
 from ..artifacts.evaluation import measured, without_differences
-from ..artifacts.model_assets import evaluated_card
+from ..artifacts.model_assets import evaluated_card, put
 from ..artifacts.properties import custom_properties, set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..artifacts.structure_properties import counted_as
@@ -76,8 +76,7 @@ class Executor(base_executor.BaseExecutor):
             with complete_or_absent(outputs["model"].uri) as directory:
                 io_utils.copy_dir(source.uri, directory)
                 served = path_utils.serving_model_path(directory)
-                for name, text in evaluated_card(served, evaluation.uri).items():
-                    io_utils.write_string_file(os.path.join(served, name), text)
+                put(served, evaluated_card(served, evaluation.uri))
             set_custom_properties(outputs["model"], custom_properties(source))
         _bless(outputs["blessing"], source)
         _write(outputs["frontier"], frontier)

@@ -25,6 +25,7 @@ import tfx
 from tfx.components.example_gen import driver, utils
 
 import morph_core as morph
+from morph_core.errors import first_line
 from morph_core.files import digest_of, json_of, sources_beside
 
 from ..artifacts import model_assets
@@ -56,12 +57,12 @@ def news_of(model: str, properties: Mapping[str, Any]) -> News:
     try:
         now = _look(properties)
     except (ValueError, OSError, morph.MorphError, tf.errors.OpError) as error:
-        return News(True, f"What there is to train cannot be told here: {_first_line(error)}", "")
+        return News(True, f"What there is to train cannot be told here: {first_line(error)}", "")
     text = json.dumps(now, sort_keys=True)
     try:
         difference = _difference(model, _carried(model), now, properties["input_config"])
     except (ValueError, OverflowError, morph.MorphError) as error:
-        return News(True, f"What the model in {model} was trained on cannot be read: {_first_line(error)}", text)
+        return News(True, f"What the model in {model} was trained on cannot be read: {first_line(error)}", text)
     if difference is not None:
         return News(True, difference, text)
     name = _name(now, properties["input_config"])
@@ -129,7 +130,3 @@ def _name(found: Mapping[str, Any], input_config: str) -> str:
         span = "{}-{:02}-{:02}".format(*utils.span_number_to_date(span))
     version = found.get("version")
     return f"span {span}" if version is None else f"span {span}, version {version}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -22,7 +22,7 @@ from ..cost.calibration import Calibration, Estimate, Shares, Table, is_work
 from ..cost.costs import elements_moved, flops, latency
 from ..cost.devices import read_calibration
 from ..cost.machine import this_machine
-from ..errors import MorphError
+from ..errors import MorphError, first_line
 from ..files import write_whole
 from ..network.graph import ChannelGraph
 from . import parts
@@ -259,9 +259,8 @@ class _Run:
             raise _CannotRun(str(error)) from error
         except Exception as error:
             kind = "" if one.call is None else f" ({self.graph.trace.calls[one.call].kind})"
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             missing = lacking(str(error))
-            reason = f"it has no operation {', '.join(missing)}" if missing else lines[0].rstrip(".")
+            reason = f"it has no operation {', '.join(missing)}" if missing else first_line(error).rstrip(".")
             raise _CannotRun(
                 f"Runtime '{self.runtime.name}' cannot run {self._name(one)}{kind} in {self.dtype}: {reason}. Choose "
                 "another runtime or dtype, or replace the layer."

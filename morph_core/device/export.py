@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from ..arrays import as_numpy
-from ..errors import MorphError
+from ..errors import MorphError, first_line
 from ..files import write_whole
 from ..network.trace import function_of
 from .request import Format, check_batch_size, check_tolerance, format_named
@@ -309,8 +309,7 @@ def _onnx_bytes(model: keras.Model) -> bytes:
 
 def _inexpressible_in_onnx(error: Exception) -> str:
     node = re.search(r'Node, \("([^"]+)", (\w+)', str(error))
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    what = f"operation {node[2]}, in '{node[1]}'" if node else f"the network ({first})"
+    what = f"operation {node[2]}, in '{node[1]}'" if node else f"the network ({first_line(error)[:300]})"
     return (
         f"Format 'onnx' cannot express {what}. Replace the layer by one made of simpler operations, or export another "
         "format."

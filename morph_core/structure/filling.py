@@ -33,10 +33,11 @@ def filled(
         Int array (groups,). Not one more step of the growing groups fits.
     """
     sizes = sizes.copy()
-    growing = [group for group in growing if wider(sizes)[group] > sizes[group]]
+    more = wider(sizes)
+    growing = [group for group in growing if more[group] > sizes[group]]
     while growing:
         single = np.repeat(sizes[None], len(growing), axis=0)
-        single[np.arange(len(growing)), growing] = wider(sizes)[growing]
+        single[np.arange(len(growing)), growing] = more[growing]
         growing = [group for group, fits in zip(growing, used(single) <= 1, strict=True) if fits]
         given, rows = _in_turn(sizes, growing, wider, urgency)
         if not given:
@@ -45,8 +46,8 @@ def filled(
         taken = len(given) if fits.all() else int(np.argmin(fits))
         if taken:
             sizes = rows[taken - 1]
-        full = given[taken : taken + 1]
-        growing = [group for group in growing if group not in full and wider(sizes)[group] > sizes[group]]
+        full, more = given[taken : taken + 1], wider(sizes)
+        growing = [group for group in growing if group not in full and more[group] > sizes[group]]
     return sizes
 
 

@@ -26,7 +26,7 @@ from tfx.types import artifact_utils, standard_artifacts, standard_component_spe
 from tfx.types.component_spec import ChannelParameter
 from tfx.utils import io_utils, json_utils, proto_utils
 
-from morph_tfx.components.artifacts.model_assets import evaluated_card
+from morph_tfx.components.artifacts.model_assets import evaluated_card, put
 from morph_tfx.components.artifacts.saved_model import SAVED_MODEL_FILE
 
 _UNFINISHED = "unfinished-"
@@ -54,7 +54,7 @@ class Executor(executor.Executor):
         texts = evaluated_card(model, artifact_utils.get_single_uri(evaluations)) if evaluations else {}
         directory = push(model, destination.filesystem.base_directory, texts)
         io_utils.copy_dir(model, pushed.uri)
-        _write(pushed.uri, texts)
+        put(pushed.uri, texts)
         self._MarkPushed(pushed, pushed_destination=directory, pushed_version=os.path.basename(directory))
 
 
@@ -117,7 +117,7 @@ def push(model: str, push_to: str, texts: Mapping[str, str] | None = None) -> st
     unfinished = os.path.join(push_to, f"{_UNFINISHED}{uuid.uuid4().hex[:8]}")
     try:
         io_utils.copy_dir(model, unfinished)
-        _write(unfinished, texts or {})
+        put(unfinished, texts or {})
         while True:
             directory = os.path.join(push_to, str(next_version(push_to)))
             try:
@@ -141,16 +141,11 @@ def next_version(push_to: str) -> int:
     return max(now, newest + 1)
 
 
-def _write(directory: str, texts: Mapping[str, str]) -> None:
-    for name, text in texts.items():
-        io_utils.write_string_file(os.path.join(directory, name), text)
-
-
 def _copied(model: str, push_to: str, texts: Mapping[str, str]) -> str:
     """On an object store a rename is a copy, so the file that servers wait for comes last, as TFX does it."""
     directory = os.path.join(push_to, str(next_version(push_to)))
     io_utils.copy_dir(model, directory, deny_regex_patterns=[r"/saved_model\.pb$"])
-    _write(directory, texts)
+    put(directory, texts)
     io_utils.copy_file(os.path.join(model, SAVED_MODEL_FILE), os.path.join(directory, SAVED_MODEL_FILE))
     return directory
 

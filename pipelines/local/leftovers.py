@@ -3,8 +3,8 @@
 A kill that a process cannot answer (SIGKILL, a machine that goes down) leaves directories that were being filled,
 executions that ML metadata takes for running, and checkpoints. Checkpoints are what the next run goes on from, so only
 those are removed that nobody has touched for a month: of a configuration that was given up. That is done when a run has
-ended, and has used its own. A lock on the pipeline root
-says whether another run is there; the system lets go of it with the process that holds it, however that ends.
+ended, and has used its own. A lock on the pipeline root says whether another run is there; the system lets go of it
+with the process that holds it, however that ends.
 """
 
 from __future__ import annotations

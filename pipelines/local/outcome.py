@@ -22,12 +22,12 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from morph_core import MorphError
+from morph_core.files import replace_whole
 
 from ..config import PipelineConfig, PipelineKind, is_uri
 from ..config.spans import newest_files
@@ -141,7 +141,7 @@ class OutcomeFile:
         text = json.dumps(content, indent=2) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _replace(self.path, text)
+            replace_whole(self.path, text.encode())
         except OSError:
             # A disk that is full ends a run, and an alert has to see that: what the file holds already has its room.
             if status != "failed" or not self.path.exists():
@@ -149,19 +149,6 @@ class OutcomeFile:
             with self.path.open("r+", encoding="utf-8") as file:
                 file.write(text)
                 file.truncate()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, path)
-    except OSError:
-        os.unlink(unfinished)
-        raise
 
 
 def held_back_because(result: RunResult) -> list[str]:

@@ -22,7 +22,7 @@ def check_places(config: PipelineConfig) -> None:
             is no database, or that of something else.
     """
     for key, directory in directories(config).items():
-        there = next(path for path in (directory, *directory.parents) if path.exists())
+        there = what_exists(directory)
         if not there.is_dir():
             raise MorphError(f"{key}: {there} is a file. Expected a directory there, or none yet; name another place.")
         if not os.access(there, os.W_OK | os.X_OK):
@@ -49,6 +49,11 @@ def make_places(config: PipelineConfig) -> None:
                 f"{key}: {directory} cannot be made ({error.strerror}: {error.filename}). Name another place, or make "
                 "room for it."
             ) from error
+
+
+def what_exists(directory: Path) -> Path:
+    """The directory, or the one above it that is there already."""
+    return next(path for path in (directory, *directory.parents) if path.exists())
 
 
 def directories(config: PipelineConfig) -> dict[str, Path]:

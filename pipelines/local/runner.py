@@ -78,8 +78,12 @@ def _run_if_changed(
         outcome.left_out(last)
         return RunResult((), 0.0, last)
     # Inside, so that what an alert sees is that message; outside, since the file for alerts is written then.
-    told = (shortages_told(config), shortages_told(config))
-    with told[0], in_use(config.pipeline_root) as place, outcome.around_run(), told[1]:
+    with (
+        shortages_told(config),
+        in_use(config.pipeline_root) as place,
+        outcome.around_run(),
+        shortages_told(config),
+    ):
         try:
             result = _run(config, say, verbose, pipeline, place)
         except MorphError as error:

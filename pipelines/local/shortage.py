@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 from morph_core import MorphError
 
 from ..config import PipelineConfig
-from .places import directories
+from .places import directories, what_exists
 
 _FULL = re.compile(
     r"No space left on device|Disk quota exceeded|database or disk is full|File too large", re.IGNORECASE
@@ -113,7 +112,7 @@ def _fullest(places: Mapping[str, str], text: str) -> str:
     """Which disk is full and how much is left: that of the place in the text, or the one with the least room."""
     known = {**places, "temporary files": tempfile.gettempdir()}
     named = {key: place for key, place in known.items() if place in text} or known
-    usages = {key: shutil.disk_usage(_there(place)) for key, place in named.items()}
+    usages = {key: shutil.disk_usage(what_exists(Path(place).absolute())) for key, place in named.items()}
     key = min(usages, key=lambda key: usages[key].free)
     free, total = usages[key].free / 1e6, usages[key].total / 1e6
     return f"{key}: there is no room at {named[key]}, with {free:.1f} MB of {total:.1f} MB free now"
@@ -121,15 +120,9 @@ def _fullest(places: Mapping[str, str], text: str) -> str:
 
 def _least_free(places: Mapping[str, str]) -> int:
     """The bytes that are left where the least is left."""
-    return min(shutil.disk_usage(_there(place)).free for place in places.values())
+    return min(shutil.disk_usage(what_exists(Path(place).absolute())).free for place in places.values())
 
 
 def _named(places: Mapping[str, str], text: str) -> str:
     named = {key: place for key, place in places.items() if place in text} or places
     return ", ".join(f"{place} ({key})" for key, place in named.items())
-
-
-def _there(place: str) -> Path:
-    """The place, or the directory above it that is there already."""
-    path = Path(place).absolute()
-    return next(part for part in (path, *path.parents) if os.path.exists(part))
