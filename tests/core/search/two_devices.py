@@ -63,11 +63,12 @@ def moved_per_price() -> list[float]:
     return (np.linalg.norm(as_numpy(kernel) - before, axis=0) / price).tolist()
 
 
-def in_one_piece(strategy: tf.distribute.Strategy | None) -> dict:
-    """What a run that is cut in the middle ends with."""
+def in_one_piece(strategy: tf.distribute.Strategy | None, taught: bool = False) -> dict:
+    """What a run that is cut in the middle ends with; after the cut it may have a teacher, of weights of its own."""
     keras.utils.set_random_seed(0)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        search = morph.StructureSearch(small(False), target=0.5, gate="fisher", search_fraction=0.5)
+        teacher = small(False) if taught else None
+        search = morph.StructureSearch(small(False), target=0.5, gate="fisher", search_fraction=0.5, distill=teacher)
         search.compile(keras.optimizers.SGD(0.05, momentum=0.9), LOSS)
     losses = search.fit(X, Y, batch_size=48, epochs=4, shuffle=False, verbose=0).history["loss"]
     result = search.result()
@@ -81,4 +82,6 @@ def in_one_piece(strategy: tf.distribute.Strategy | None) -> dict:
 
 found = {gate: searched(gate, TWO, inside=gate != "gamma") for gate in sorted(morph.GATES)}
 found = {"two": found, "one": searched("fisher", None, inside=True), "moved": moved_per_price()}
-print(json.dumps({**found, "cut": [in_one_piece(TWO), in_one_piece(None)]}))
+found["cut"] = [in_one_piece(TWO), in_one_piece(None)]
+found["taught"] = [in_one_piece(TWO, taught=True), in_one_piece(None, taught=True)]
+print(json.dumps(found))
