@@ -39,10 +39,10 @@ class Arm:
 
     Attributes:
         kind: "seed", "uniform", "random", "in place" (one run), "uniform in place" (one run that may choose the
-            channels of a layer, and not how many), "two cycles" (one run with two searches and a widening between
-            them), "expanded" (one run that searches below the budget, then widens to it), "scratch" (search, then train
-            anew for the epochs that are left), "shape" (likewise, for all epochs, on top of the search's) or "peer"
-            (Torch-Pruning).
+            channels of a layer, and not how many; not where it may take whole blocks, which leaves their widths to
+            others), "two cycles" (one run with two searches and a widening between them), "expanded" (one run that
+            searches below the budget, then widens to it), "scratch" (search, then train anew for the epochs that are
+            left), "shape" (likewise, for all epochs, on top of the search's) or "peer" (Torch-Pruning).
         part: of the epochs that the search takes.
         settings: further arguments of the search, of the widening or of the peer.
         longer: trains as many FLOPs as the run in one piece.
@@ -271,6 +271,8 @@ def study(
         known = {row["arm"]: row for row in rows if all(row[key] == value for key, value in same.items())}
         arm = ARMS[label]
         if label in known or (arm.kind == "peer" and not torch_python):
+            continue
+        if arm.kind == "uniform in place" and NETWORKS[name].has_blocks:
             continue
         if arm.kind == "peer":
             assert torch_python is not None
