@@ -10,8 +10,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export NO_GCE_CHECK ?= true
 # What `make setup` fetches, or the machine's own.
 UV = $(or $(wildcard .tools/uv/bin/uv),uv)
-# Two processes keep two cores busy; a file's tests share what it builds, so they stay in one of them.
-WORKERS ?= --numprocesses 2 --dist loadfile
+# Two processes keep two cores busy; a file's tests share what it builds, so they stay in one of them. Sorted by their number of tests, as
+# is the default, the files of whole pipelines would come last, and leave one process with nothing to do.
+WORKERS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# So that whoever makes a test slow sees it.
+SLOWEST = --durations 20 --durations-min 5
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-18s %s\n' "$$name" "$$text"; done
@@ -24,13 +27,13 @@ demo: setup ## two morphing cycles on scikit-learn's digits, to a model that ser
 	.venv/bin/morph-tfx demo $(ARGS)
 
 test: lint ## check style and types, then run the tests of ten minutes (or those of them in ARGS)
-	.venv/bin/python -m pytest $(WORKERS) $(ARGS)
+	.venv/bin/python -m pytest $(WORKERS) $(SLOWEST) $(ARGS)
 
 test-thorough: lint ## as `make test`, with all cases of every law and pipeline: what .ci/run runs
-	.venv/bin/python -m pytest $(WORKERS) -m "not slow" $(ARGS)
+	.venv/bin/python -m pytest $(WORKERS) $(SLOWEST) -m "not slow" $(ARGS)
 
 test-all: lint ## as `make test-thorough`, with the tests that take hours
-	.venv/bin/python -m pytest $(WORKERS) -m "" $(ARGS)
+	.venv/bin/python -m pytest $(WORKERS) $(SLOWEST) -m "" $(ARGS)
 
 test-core: setup ## run only the tests that need no TFX
 	.venv/bin/python -m pytest tests/core $(ARGS)

@@ -165,3 +165,16 @@ def test_another_setting_of_the_run_a_new_span_and_a_rollback_are_news(run, push
     assert news(span="10") == (
         1, f"The model in {directory / 'pushed' / '1700000000'} does not say what it was trained on."
     )  # fmt: skip
+
+
+@pytest.mark.slow  # a second training
+def test_the_night_after_one_that_was_left_out_trains_on_its_new_span(run, pushed, cluster, directory):
+    assert cluster.run(directory / "job.yaml").succeeded
+    before = set((directory / "pushed").iterdir())
+    write_span(directory / "data", 12, np.asarray)
+    trained = cluster.run(directory / "job.yaml")
+    assert trained.in_state("succeeded") == set(run.tasks), str(trained)
+    (newest,) = set((directory / "pushed").iterdir()) - before
+    assert json.loads((newest / model_assets.TRAINED_ON_FILE).read_text())["span"] == 12
+    repeated = cluster.run(directory / "job.yaml")
+    assert repeated.in_state("succeeded") == {"PushedStructure"}, str(repeated)
