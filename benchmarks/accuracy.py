@@ -46,12 +46,14 @@ class Arm:
         part: of the epochs that the search takes.
         settings: further arguments of the search, of the widening or of the peer.
         longer: trains as many FLOPs as the run in one piece.
+        narrow: whether a run in one piece may narrow the network while channels close.
     """
 
     kind: str
     part: float = 0.0
     settings: dict = dataclasses.field(default_factory=dict)
     longer: bool = False
+    narrow: bool = True
 
 
 ARMS = {
@@ -64,6 +66,7 @@ ARMS = {
     "random, same compute": Arm("random", longer=True),
     "search half, scratch half": Arm("scratch", 0.5),
     "shape from scratch": Arm("shape", 0.25),
+    "in place, cut once": Arm("in place", 0.25, narrow=False),
     "in place, 1/8": Arm("in place", 0.125),
     "in place, 1/2": Arm("in place", 0.5),
     "in place, gamma": Arm("in place", 0.25, {"gate": "gamma"}),
@@ -76,6 +79,22 @@ ARMS = {
     "in place, expanded, fresh channels": Arm("expanded", 0.25, {"channels": "fresh"}),
     **{f"Torch-Pruning, {name}": Arm("peer", 0.25, {"criterion": name}) for name in accuracy_torch.CRITERIA},
 }
+
+
+class Spent(keras.callbacks.Callback):
+    """Counts what the epochs of a training cost, in FLOPs of the networks that were trained for an image.
+
+    Attributes:
+        flops: so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        network = self.model.seed if isinstance(self.model, morph.StructureSearch) else self.model
+        self.flops += morph.ChannelGraph.from_model(network).cost("flops")
 
 
 def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, compute: float | None) -> dict:
@@ -92,13 +111,13 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
     keras.utils.set_random_seed(seed)
     model, epochs = NETWORKS[name].build(), NETWORKS[name].epochs
     graph = morph.ChannelGraph.from_model(model)
-    started, full = time.process_time(), 0
+    started, full, spent = time.process_time(), 0, Spent()
     if arm.part:
         full = max(2 if arm.kind == "two cycles" else 1, round(arm.part * epochs))
     if arm.kind in ("in place", "uniform in place"):
         goal = uniform_only(graph, target) if arm.kind == "uniform in place" else {"target": target}
         search = morph.StructureSearch(model, search_fraction=arm.part, **goal, **arm.settings)
-        train(search, data, epochs)
+        train(search, data, epochs, callbacks=[spent], narrow=arm.narrow)
         student = search.result()
     elif arm.kind == "two cycles":
         student = two_cycles(model, graph, target, full, epochs, data, **arm.settings)
@@ -128,7 +147,7 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
         "flops": share,
         "params": left.cost("params") / graph.cost("params"),
         "epochs": [full, epochs],
-        "compute": full + epochs * share,
+        "compute": spent.flops / graph.cost("flops") or full + epochs * share,
         "widths": [int(width) for width in left.seed_widths],
         "cpu_seconds": round(time.process_time() - started, 1),
     }

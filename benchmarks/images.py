@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 import keras
@@ -111,6 +112,7 @@ def train(
     *,
     before: int = 0,
     until: int | None = None,
+    **options: Any,
 ) -> None:
     """Train with SGD on one cosine schedule.
 
@@ -122,6 +124,7 @@ def train(
         verbose: as Keras has it.
         before: epochs of it that another model was trained for.
         until: the epoch of it to end after; the last by default.
+        **options: more for `fit`.
     """
     rows = len(data[0]) // batch
     steps = epochs * rows
@@ -129,7 +132,7 @@ def train(
     optimizer = keras.optimizers.SGD(rate, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
     optimizer.iterations.assign(before * rows)
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    model.fit(data[0], data[1], batch_size=batch, epochs=(until or epochs) - before, verbose=verbose)
+    model.fit(data[0], data[1], batch_size=batch, epochs=(until or epochs) - before, verbose=verbose, **options)
 
 
 def accuracy(model: keras.Model, data: tuple) -> float:

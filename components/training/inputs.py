@@ -49,6 +49,7 @@ class TrainingInputs:
         evaluation: batches of the evaluation split, one pass.
         epochs: how often to validate.
         steps_per_epoch: training steps between two validations.
+        epoch_is_pass: whether these are one pass over the training split.
         cycle: what to show as the cycle, such as "1/2"; may be empty.
         batch_size: examples per step.
         labels: what was seen of the labels of the "training" and the "evaluation" split.
@@ -61,6 +62,7 @@ class TrainingInputs:
     evaluation: tf.data.Dataset
     epochs: int
     steps_per_epoch: int
+    epoch_is_pass: bool
     cycle: str
     batch_size: int
     labels: Mapping[str, label_checks.Labels]
@@ -141,6 +143,7 @@ def read(input_dict: Mapping[str, list[Artifact]], exec_properties: Mapping[str,
         evaluation=evaluation,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
+        epoch_is_pass=not files.train_steps,
         cycle=str(config.get("cycle") or ""),
         batch_size=batch_size,
         labels=labels,

@@ -70,7 +70,14 @@ def train(
             "verbose": 0,
         }
         try:
-            history = _fit(model, arguments, checkpoint, identity or {})
+            if isinstance(model, StructureSearch):
+                # Its data are without end, so only we know when a pass over them is over.
+                own = {"checkpoint": checkpoint, "narrow": inputs.epoch_is_pass}
+                history = model.fit(**arguments, **own)
+            elif checkpoint is None:
+                history = model.fit(**arguments)
+            else:
+                history = fit_with_checkpoints(model, arguments, checkpoint, identity or {})
         except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
             # Of the labels all or the first were looked at before. What a later batch holds, only training tells.
             raise MorphError(
@@ -86,16 +93,6 @@ def train(
             "that are no numbers."
         )
     return last
-
-
-def _fit(
-    model: keras.Model, arguments: dict[str, Any], checkpoint: Storage | None, identity: Mapping[str, Any]
-) -> keras.callbacks.History:
-    if isinstance(model, StructureSearch):
-        return model.fit(**arguments, checkpoint=checkpoint)  # pyright: ignore[reportCallIssue]
-    if checkpoint is None:
-        return model.fit(**arguments)
-    return fit_with_checkpoints(model, arguments, checkpoint, identity)
 
 
 def _said_by(error: tf.errors.OpError) -> str:

@@ -1,9 +1,10 @@
-"""One call of fit for two networks: the search up to the cut, and from there on the network that it found.
+"""One call of fit for several networks: the search up to the cut, and from there on the network that it found.
 
 The cut makes an ordinary Keras model of the structure, with the weights of the channels that stay and everything that
-the optimizer knows about them, so that the next step is the one that the search would have taken, for less. Keras
-trains one model a call of `fit`, so there are two calls inside, and what spans them, callbacks and History, stands in
-one list that begins once and ends once.
+the optimizer knows about them, so that the next step is the one that the search would have taken, for less. While
+channels close, the search itself may go on with a narrower network (`narrowing`). Keras trains one model a call of
+`fit`, so there are several calls inside, and what spans them, callbacks and History, stands in one list that begins
+once and ends once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import keras
 
 from ..errors import MorphError
-from ..structure.rebuild import inherit, unused
+from ..structure.rebuild import Part, inherit, unused
 from ..structure.structure import Structure
 from .checkpoint import Files, Saver, Storage, callback_list, distribution_scope
 from .optimizer import users_optimizer
@@ -28,6 +29,24 @@ from .slots import check_sliceable, hand_on
 _COMPARING = (keras.callbacks.EarlyStopping, keras.callbacks.ModelCheckpoint, keras.callbacks.ReduceLROnPlateau)
 _COMPARISONS = ("best", "best_epoch", "best_weights", "wait", "cooldown_counter")
 _SERIES = "result"
+_LEGS = "narrower{}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Leg:
+    """A search, as one call of Keras' fit trains it.
+
+    Attributes:
+        search: compiled.
+        fit: Keras' own.
+        looks: the search's own callback.
+        channels: which channels of the user's search its network has, as JSON.
+    """
+
+    search: Any
+    fit: Callable[..., Any]
+    looks: keras.callbacks.Callback
+    channels: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +74,7 @@ def cut(search: keras.Model, seed: keras.Model, structure: Structure) -> keras.M
         MorphError: the optimizer's state cannot be cut.
     """
     with distribution_scope(seed):
-        model, parts = inherit(seed, structure)
-        _take_names_of_outputs(model, seed)
+        model, parts = narrowed(seed, structure)
         recorded = getattr(search, "_compile_config", None)
         if not search.compiled or recorded is None:
             return model
@@ -67,6 +85,14 @@ def cut(search: keras.Model, seed: keras.Model, structure: Structure) -> keras.M
             model.optimizer.build(model.trainable_variables)
             hand_on(search.optimizer, model.optimizer, parts)
     return model
+
+
+def narrowed(seed: keras.Model, structure: Structure) -> tuple[keras.Model, list[Part]]:
+    """A network as by `inherit`, whose outputs are named as the seed's."""
+    with distribution_scope(seed):
+        model, parts = inherit(seed, structure)
+    _take_names_of_outputs(model, seed)
+    return model, parts
 
 
 def _take_names_of_outputs(model: keras.Model, seed: keras.Model) -> None:
@@ -102,12 +128,12 @@ class OneRun:
     """A fit of a search and then of its network.
 
     Args:
-        search: compiled.
-        fit: Keras' own, of the search.
+        leg: the user's search.
         arguments: of `fit`, by name; `epochs` is the whole run's.
-        looks: the search's own callback.
         cut_after: epochs of the search.
         make_cut: decides the structure and makes its network.
+        narrow: takes the epochs that the search has left, and makes the leg to go on with where a narrower network is
+            worth it; None where it is not.
         seen: what the search saw last, for the logs of the rest.
         checkpoints: where they lie, and what must be the same for a run to be continued; None for none.
         taught: while what it returns for the network is open, that network is trained; for a teacher, see `distill`.
@@ -115,18 +141,17 @@ class OneRun:
 
     def __init__(
         self,
-        search: Any,
-        fit: Callable[..., Any],
+        leg: Leg,
         arguments: Mapping[str, Any],
-        looks: keras.callbacks.Callback,
         cut_after: int,
         make_cut: Callable[[], Found],
+        narrow: Callable[[int], Leg | None],
         seen: Callable[[], Mapping[str, float]],
         checkpoints: tuple[Storage, Mapping[str, Any]] | None,
         taught: Callable[[keras.Model], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        self._search, self._fit, self._arguments = search, fit, dict(arguments)
-        self._looks, self._cut_after, self._make_cut, self._seen = looks, cut_after, make_cut, seen
+        self._search, self._leg, self._arguments = leg.search, leg, dict(arguments)
+        self._cut_after, self._make_cut, self._narrow, self._seen = cut_after, make_cut, narrow, seen
         self._taught = taught
         self._epochs = arguments.get("epochs", 1)
         self._verbose = arguments.get("verbose", "auto")
@@ -134,7 +159,7 @@ class OneRun:
         self._identity = {**identity, "epochs": self._epochs}
         self._saver: Saver | None = None
         self._model: Any = None
-        self._begun, self._restored = 0, False
+        self._begun, self._legs, self._restored = arguments.get("initial_epoch", 0), 0, False
 
     def train(self) -> keras.callbacks.History:
         """Trains both parts; Keras' History of all epochs, those of earlier processes included.
@@ -144,26 +169,23 @@ class OneRun:
                 checkpoints raise.
         """
         self._check_optimizer()
-        self._begun, over = self._arguments.get("initial_epoch", 0), False
-        if self._storage is not None:
-            files = Files(self._storage, self._search, self._identity, self._search)
-            progress = files.restore()
-            self._saver = Saver(files, progress)
-            if progress is not None:
-                self._begun, over = max(self._begun, progress["epoch"]), progress["finished"]
-        self._restored = self._saver is not None and bool(self._saver.log["epoch"])
+        over = self._take_up(self._leg.search, "epoch", self._identity, self._leg.search)
         users = callback_list(self._arguments.get("callbacks"))
         self._callbacks = _AsOne(users, self._saver, self._epochs, self._verbose)
-        if self._begun < self._cut_after and not over:
-            stages = [self._looks, self._callbacks, _After(self._cut_after, self._go_over)]
-            self._train_until(self._cut_after, self._fit, stages)
-            over = self._model is None  # a callback has stopped the run
-        elif not self._search.memory()["trajectory"]:
+        if self._begun >= self._cut_after and not over and not self._search.memory()["trajectory"]:
             raise MorphError(
                 f"initial_epoch={self._begun} leaves no epoch for the search, which takes the first {self._cut_after} "
                 f"of epochs={self._epochs} and has not seen any data yet. Begin earlier, or load the weights of a "
                 "search that has come so far."
             )
+        if self._begun:
+            over = self._go_on_narrower() or over
+        while self._begun < self._cut_after and not over:
+            leg = self._leg
+            stages = [leg.looks, self._callbacks, _AtEnds(self._at_end)]
+            self._train_until(self._cut_after, leg.fit, stages)
+            # Else a narrower one goes on; or a callback has stopped the run.
+            over = self._model is None and self._leg is leg
         if self._model is None:
             self._cut(over)
         if not over:
@@ -181,6 +203,21 @@ class OneRun:
             check_sliceable(optimizer)
             unused(users_optimizer(optimizer))
 
+    def _take_up(self, model: Any, series: str, identity: Mapping[str, Any], memory: Any = None) -> bool:
+        """Save this model from now on, and take up what an earlier process has made of it; whether the run is over."""
+        if self._storage is None:
+            return False
+        files = Files(self._storage, model, identity, memory, series)
+        progress = files.restore()
+        if self._saver is None:
+            self._saver = Saver(files, progress)
+        else:
+            self._saver.turn_to(files, progress)
+        if progress is None:
+            return False
+        self._begun, self._restored = max(self._begun, progress["epoch"]), bool(progress["log"]["epoch"])
+        return progress["finished"]
+
     def _train_until(self, epochs: int, fit: Callable[..., Any], callbacks: list[keras.callbacks.Callback]) -> None:
         if self._restored and self._verbose:
             print(f"continuing after epoch {self._begun} of {self._epochs}", flush=True)
@@ -188,10 +225,35 @@ class OneRun:
         ours = {"epochs": epochs, "initial_epoch": self._begun, "callbacks": callbacks, "verbose": 0}
         fit(**{**self._arguments, **ours})
 
-    def _go_over(self) -> None:
-        """The search is over, and the run is not: callbacks are told of no end."""
-        self._cut(over=False)
-        self._callbacks.go_over()
+    def _at_end(self, epoch: int) -> None:
+        """This many epochs are over, and the run is not: callbacks are told of no end."""
+        self._begun = epoch
+        if epoch >= self._cut_after:
+            self._cut(over=False)
+            self._callbacks.go_over()
+            return
+        leg = self._leg
+        self._go_on_narrower()
+        if self._leg is not leg:
+            leg.search.stop_training = True
+            self._callbacks.go_over()
+
+    def _go_on_narrower(self) -> bool:
+        """Goes over to narrower networks as long as there is one to go on with; whether the run is over.
+
+        There are several where an earlier process has left their checkpoints.
+        """
+        over = False
+        while not over and self._begun <= self._cut_after:
+            leg = self._narrow(self._cut_after - self._begun)
+            if leg is None:
+                return False
+            self._leg, self._legs = leg, self._legs + 1
+            if self._verbose:
+                print(f"the search goes on with a narrower network: {self._left(leg.search.seed)}", flush=True)
+            identity = {**self._identity, "channels": _digest(leg.channels)}
+            over = self._take_up(leg.search, _LEGS.format(self._legs), identity, leg.search)
+        return over
 
     def _cut(self, over: bool) -> None:
         """Makes the network, and takes up what an earlier process has made of it unless the run is over."""
@@ -199,17 +261,14 @@ class OneRun:
         self._model = found.model
         self._begun = max(self._begun, self._cut_after)
         if self._verbose:
-            sizes = [f"{model.count_params():,}" for model in (self._model, self._search.seed)]
-            print(f"the network is cut: {sizes[0]} of {sizes[1]} parameters are left", flush=True)
-        if self._saver is not None and self._storage is not None and not over:
-            groups = json.dumps(found.structure.groups, sort_keys=True)
-            digest = "sha256:" + hashlib.sha256(groups.encode()).hexdigest()
-            files = Files(self._storage, self._model, {**self._identity, "structure": digest}, series=_SERIES)
-            progress = files.restore()
-            self._saver.turn_to(files, progress)
-            if progress is not None:
-                self._begun = self._epochs if progress["finished"] else max(self._begun, progress["epoch"])
-                self._restored = True
+            print(f"the network is cut: {self._left(self._model)}", flush=True)
+        if not over:
+            identity = {**self._identity, "structure": _digest(found.structure.groups)}
+            if self._take_up(self._model, _SERIES, identity):
+                self._begun = self._epochs
+
+    def _left(self, model: keras.Model) -> str:
+        return f"{model.count_params():,} of {self._search.seed.count_params():,} parameters are left"
 
     def _history(self) -> keras.callbacks.History:
         history = self._callbacks.history
@@ -219,8 +278,13 @@ class OneRun:
         return history
 
 
+def _digest(value: Any) -> str:
+    """A hash of what JSON has."""
+    return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 class _AsOne(keras.callbacks.CallbackList):
-    """The callbacks of a whole run, to which two calls of fit are one.
+    """The callbacks of a whole run, to which several calls of fit are one.
 
     Args:
         users: the user's.
@@ -273,17 +337,17 @@ class _AsOne(keras.callbacks.CallbackList):
         self._ends = True
 
 
-class _After(keras.callbacks.Callback):
-    """Does something once after this many epochs, unless training was stopped."""
+class _AtEnds(keras.callbacks.Callback):
+    """Calls with the number of epochs that are over, at the end of each, unless training was stopped."""
 
-    def __init__(self, epochs: int, action: Callable[[], None]) -> None:
+    def __init__(self, action: Callable[[int], None]) -> None:
         super().__init__()
-        self._epochs, self._action = epochs, action
+        self._action = action
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         model: Any = self.model
-        if epoch + 1 == self._epochs and not model.stop_training:
-            self._action()
+        if not model.stop_training:
+            self._action(epoch + 1)
 
 
 class _Settled(keras.callbacks.Callback):

@@ -87,6 +87,19 @@ class Gate:
     def anneal(self, progress: float) -> None:
         """The search has come so far: 0 at the start, 1 at the end."""
 
+    def take_over(self, before: Gate, units: np.ndarray) -> None:
+        """Goes on where another gate of its kind is, of a network whose channels `units` are this one's.
+
+        Only gates that close early are asked to. The gate's optimizer is built.
+
+        Args:
+            before: the other one.
+            units: int array (units,); -1 for channels that nobody decides on.
+        """
+        for name in ("unit", "marginal", "open"):
+            value = getattr(before, name)[units]
+            setattr(self, name, np.where(units < 0, getattr(self, name), value))
+
 
 class GammaGate(Gate):
     """MorphNet's: the scale of BatchNormalization, with an L1 penalty (Gordon et al., CVPR 2018, section 4).
@@ -223,6 +236,15 @@ class GroupLassoGate(Gate):
     def alive(self) -> np.ndarray:
         return self._norms() > self.threshold * self.unit
 
+    def take_over(self, before: Gate, units: np.ndarray) -> None:
+        super().take_over(before, units)
+        assert isinstance(before, GroupLassoGate)
+        # Kernels have lost the rows of closed channels. That is no reason to close more of what reads from there.
+        groups, count = self.graph.group_of, len(self.graph.groups)
+        now = np.bincount(groups, np.where(units < 0, 1.0, self._norms()), count)
+        then = np.bincount(groups, np.where(units < 0, 1.0, before._norms()[units]), count)
+        self.unit = self.unit * (now / np.maximum(then, 1e-12))[groups]
+
     def _norms(self) -> np.ndarray:
         return as_numpy(self.charged()).astype(float)
 
@@ -266,6 +288,11 @@ class FisherGate(Gate):
 
     def openness(self) -> np.ndarray:
         return np.ones(len(self.graph.group_of))
+
+    def take_over(self, before: Gate, units: np.ndarray) -> None:
+        super().take_over(before, units)
+        assert isinstance(before, FisherGate)
+        self.optimizer.take_over(before.optimizer, units)
 
     def scores(self) -> np.ndarray:
         groups = self.graph.group_of

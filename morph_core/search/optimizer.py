@@ -199,5 +199,14 @@ class SquaredGradients(keras.optimizers.Optimizer):
             return np.zeros(tuple(variable.shape))
         return as_numpy(self._means[self._get_variable_index(variable)]).astype(float)
 
+    def take_over(self, before: SquaredGradients, places: np.ndarray) -> None:
+        """Takes the means of another one's only variable, from these places; 0 where a place is below 0.
+
+        Both are built.
+        """
+        (mine,), (theirs,) = self._means, before._means
+        mine.assign(np.where(places < 0, 0.0, as_numpy(theirs)[places]))
+        self.iterations.assign(as_numpy(before.iterations))
+
     def get_config(self) -> dict[str, Any]:
         return {"decay": self.decay, "name": self.name}

@@ -9,6 +9,7 @@ snapped to the budget and the rest of the training adapts the weights to it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -28,8 +29,8 @@ from ..network.standins import TrainingLoss
 from ..network.topology import Topology, removable_inputs
 from ..network.trace import pack_outputs, standardize_inputs, takes_training
 from ..structure.choices import Counts, Multiples
-from ..structure.describe import describe
-from ..structure.rebuild import replay
+from ..structure.describe import channels_of, describe
+from ..structure.rebuild import Part, replay, unused
 from ..structure.snap import room
 from ..structure.structure import Structure
 from .checkpoint import (
@@ -42,12 +43,14 @@ from .checkpoint import (
 )
 from .checks import check_plain_steps, check_rebuildable
 from .distill import Distillation, Lesson, check_teacher, distillation_of, of_model
-from .finish import Found, OneRun, cut, last_search_epoch
+from .finish import Found, Leg, OneRun, cut, last_search_epoch
 from .looks import Looks
 from .memory import Memory, as_json, take_up
+from .narrowing import Narrower, narrower
 from .optimizer import split_between, users_optimizer
 from .plan import plan_of
 from .recovery import Recovery
+from .slots import hand_on
 from .steering import Steering, Switches
 
 # The entry of a weights file that holds what is no weight.
@@ -172,6 +175,8 @@ class StructureSearch(keras.Model):
         with distribution_scope(model):
             self._gate.build(self)
         self._memory = Memory()
+        self._narrower: Narrower | None = None
+        self._stays_wide = False
         self._found: Found | None = None
         self._steering = Steering(self.graph, plan, self._switches, self._memory)
         self._everything = Topology(
@@ -241,7 +246,13 @@ class StructureSearch(keras.Model):
             split = split_between(optimizer, self._gate.optimizer, self._gate.trainable)
             super().compile(split, *args, auto_scale_loss=False, **kwargs)
 
-    def fit(self, *args: Any, checkpoint: str | os.PathLike[str] | Storage | None = None, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        *args: Any,
+        checkpoint: str | os.PathLike[str] | Storage | None = None,
+        narrow: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """As `keras.Model.fit`; logs also hold `cost` and `target` (fractions of the seed's cost) and `alive`.
 
         With a `search_fraction` below 1, the first epochs are the search's and its schedule is over with them. Then the
@@ -251,6 +262,10 @@ class StructureSearch(keras.Model):
         best so far was another network, so they compare anew. A callback that stops training before the cut ends the
         run, and the network is cut as the search was then. The search and its seed stay as they were at the cut.
 
+        In a longer search of this kind the network is narrowed before, too, where many channels are closed at the end
+        of an epoch: a search of a narrower network goes on, in the same way, and callbacks are told by `set_model`. The
+        seed stays as it was at the first of these times; `structure()` and all else is about the search as it goes on.
+
         When weights or gates are no numbers any more, or under a budget the loss has exploded, the search goes back to
         its state after the last good epoch, with a quarter of the learning rate, up to three times; see `incidents`.
 
@@ -259,6 +274,8 @@ class StructureSearch(keras.Model):
             checkpoint: directory for a checkpoint after each epoch. The same call on the same network continues after
                 the last one there, with the schedule where it was; a search that is over is only taken up again. Data
                 are read from their beginning, and callbacks start anew. Nothing there is deleted at the end.
+            narrow: whether the network may be narrowed before the cut. By default it may where each epoch reads all
+                data; where `steps_per_epoch` cuts an endless stream into epochs, the stream would begin anew.
             **kwargs: as Keras'.
 
         Raises:
@@ -267,10 +284,7 @@ class StructureSearch(keras.Model):
                 cut, or the network was cut by an earlier call.
         """
         arguments = arguments_of_fit(super().fit, args, kwargs)
-        preface = self._preface() if arguments.get("verbose", "auto") else []
-        # With a fixed strength the loss that is reported has the price in it, see `penalty`.
-        recovery = Recovery(self, self._memory, is_task=self._plan.controller is not None)
-        looks = Looks(self._memory, self.update, self._gate.begin, preface, recovery)
+        looks = self._looks(self._preface() if arguments.get("verbose", "auto") else [])
         identity = {"network": self.graph.fingerprint, "goal": self._plan.budget.goal, **self._plan.settings}
         fraction = self._arguments["search_fraction"]
         if fraction < 1 and self.compiled:
@@ -280,13 +294,22 @@ class StructureSearch(keras.Model):
                     "a new StructureSearch."
                 )
             cut_after = last_search_epoch(fraction, arguments.get("epochs", 1))
-            self._memory.seen, self._memory.epoch_length, self._found = {}, None, None
+            self._memory.seen, self._memory.epoch_length, self._found, self._narrower = {}, None, None, None
             taught = self._teaching()
             if self._distillation is not None and self._distillation.teacher is not None and checkpoint is not None:
                 identity["teacher"] = self._distillation.digest()
             place = None if checkpoint is None else (storage_at(checkpoint), identity)
+            if narrow is None:
+                narrow = arguments.get("steps_per_epoch") is None
             run = OneRun(
-                self, super().fit, arguments, looks, cut_after, self._cut, lambda: self._memory.seen, place, taught
+                Leg(self, super().fit, looks),
+                arguments,
+                cut_after,
+                self._cut,
+                self._narrow if narrow and not self._teaches_itself else lambda epochs: None,
+                lambda: self._memory.seen,
+                place,
+                taught,
             )
             return run.train()
         arguments["callbacks"] = [looks, *callback_list(arguments.get("callbacks"))]
@@ -305,12 +328,73 @@ class StructureSearch(keras.Model):
         Raises:
             MorphError: nothing was trained yet; the optimizer's state cannot be cut.
         """
-        return self._found.model if self._found is not None else cut(self, self.seed, self.structure())
+        now = self._now()
+        return self._found.model if self._found is not None else cut(now, now.seed, now.structure())
+
+    def _looks(self, preface: list[str]) -> Looks:
+        # With a fixed strength the loss that is reported has the price in it, see `penalty`.
+        recovery = Recovery(self, self._memory, is_task=self._plan.controller is not None)
+        return Looks(self._memory, self.update, self._gate.begin, preface, recovery)
 
     def _cut(self) -> Found:
-        structure = self.structure()
-        self._found = Found(structure, cut(self, self.seed, structure))
+        now = self._now()
+        self._found = Found(self.structure(), cut(now, now.seed, now.structure()))
         return self._found
+
+    # --- a narrower network to go on with ---
+
+    def _now(self) -> StructureSearch:
+        """The search that is trained: this one, or the one that goes on for it; Keras would save a property."""
+        return self if self._narrower is None else self._narrower.search
+
+    @property
+    def _teaches_itself(self) -> bool:
+        """Whether the network is to learn from the seed as it is at the cut, which has to have its channels then."""
+        return self._distillation is not None and self._distillation.teacher is None
+
+    def _narrow(self, epochs_left: int) -> Leg | None:
+        """What goes on for this search, where a narrower network is worth it."""
+        found = narrower(self._now(), epochs_left)
+        if isinstance(found, str) and not self._stays_wide:
+            self._stays_wide = True
+            self._memory.tell(f"The search goes on at the width it has, and is as slow as before: {found}.")
+        if not isinstance(found, Narrower):
+            return None
+        self._narrower = found.within(self._narrower)
+        return self._narrower.search._leg(self._narrower.units.tolist())
+
+    def _leg(self, channels: list[int]) -> Leg:
+        return Leg(self, super().fit, self._looks([]), channels)
+
+    def _take_over(self, before: StructureSearch, units: np.ndarray, parts: list[Part]) -> None:
+        """Goes on where `before` is, whose channels `units` are those of this search's network.
+
+        Raises:
+            MorphError: a cost, or what the optimizer knows, cannot be taken over.
+        """
+        before._sync()
+        self._memory = before._memory
+        self._measure_in(before._plan.budget.seed)
+        self._plan = dataclasses.replace(self._plan, controller=before._plan.controller)
+        self._steering = Steering(self.graph, self._plan, self._switches, self._memory)
+        with distribution_scope(self.seed):
+            settings = before._compile_config.config
+            optimizer = unused(users_optimizer(before.optimizer))
+            # A LossScaleOptimizer is around the optimizer already, where there is to be one.
+            self.compile(**{**settings, "optimizer": optimizer, "auto_scale_loss": False})
+            self.optimizer.build(self.trainable_variables)
+            hand_on(before.optimizer, self.optimizer, parts)
+            self._gate.take_over(before._gate, units)
+        self._steering.take_over(before._steering, units)
+
+    def _measure_in(self, seed: Any) -> None:
+        """Reports and steers by shares of these costs, float array (costs,), instead of those of its own seed."""
+        budget = self._plan.budget
+        limits = [
+            dataclasses.replace(limit, seed=float(amount)) for limit, amount in zip(budget.limits, seed, strict=True)
+        ]
+        self._plan = dataclasses.replace(self._plan, budget=dataclasses.replace(budget, limits=tuple(limits)))
+        self._steering = Steering(self.graph, self._plan, self._switches, self._memory)
 
     def _teaching(self) -> Callable[[keras.Model], contextlib.AbstractContextManager[None]]:
         """What has the network that is cut taught while it is trained; a mistake in what was asked for ends here."""
@@ -371,11 +455,14 @@ class StructureSearch(keras.Model):
 
     def memory(self) -> dict[str, Any]:
         """What the search knows and that is no variable: the controller, the gate's units, the trajectory, as JSON."""
-        return as_json(self._memory, self._plan.controller, self._gate)
+        told = as_json(self._memory, self._plan.controller, self._gate)
+        return {**told, "shares_of": self._plan.budget.seed.tolist()}
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Takes up what `memory` told, in this process or an earlier one, about a search of the same arguments."""
         take_up(memory, self._memory, self._plan.controller, self._gate)
+        # A search that has gone on for that of a wider network reports shares of what that one costs.
+        self._measure_in(memory.get("shares_of", self._plan.budget.seed))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras saves them with a whole model.
@@ -466,17 +553,9 @@ class StructureSearch(keras.Model):
             return self._found.structure
         if not self._memory.trajectory:
             raise MorphError("The search has not seen any data yet: call fit first, then structure().")
-        self._sync()
-        kept = self._steering.kept()
-        alive = {}
-        for index, group in enumerate(self.graph.groups):
-            if group.prunable:
-                units = np.flatnonzero(self.graph.group_of == index)
-                alive[group.name] = self.graph.position_of[units][kept[units]].tolist()
         found = describe(
             self.graph,
-            {name: len(channels) for name, channels in alive.items()},
-            alive,
+            *channels_of(self.graph, self._kept()),
             costs=[limit.cost for limit in self._plan.budget.limits],
             goal=self._plan.budget.goal,
             settings={
@@ -491,6 +570,16 @@ class StructureSearch(keras.Model):
         if plan.controller is not None:
             found.settings["budget"] = room(plan.budget, found.widths_in(self.graph), plan.choices, plan.gate.learns)
         return found
+
+    def _kept(self) -> np.ndarray:
+        """The channels of the structure as it is now: bool array (units,)."""
+        if self._narrower is None:
+            self._sync()
+            return self._steering.kept()
+        left, units = self._narrower.search._kept(), self._narrower.units
+        kept = np.zeros(len(self.graph.group_of), dtype=bool)
+        kept[units[left & (units >= 0)]] = True
+        return kept
 
     def fixed(self) -> dict[str, str]:
         """Why each group that this search leaves as it is stays so; outputs of the model are not listed."""

@@ -94,8 +94,9 @@ class Steering:
             }
         )
         self._memory.seen = {name: value for name, value in (state | each).items() if value is not None}
-        open_channels = self._widths(alive.astype(float)).astype(int).tolist()
-        self._memory.widths = {
+        open_channels = self.widths_of(alive).astype(int).tolist()
+        # A group that the network does not have any more has no channels.
+        self._memory.widths = dict.fromkeys(self._memory.widths, 0) | {
             group.name: width for group, width in zip(self._graph.groups, open_channels, strict=True) if group.prunable
         }
         return dict(self._memory.seen)
@@ -103,6 +104,17 @@ class Steering:
     def kept(self) -> np.ndarray:
         """The channels of the structure as it is now: bool array (units,)."""
         return as_numpy(self._switches.kept) > 0.5 if self.is_frozen else self._snapped()
+
+    def kept_with(self, room: float) -> np.ndarray:
+        """The channels that are open, and the best of the others that some room has space for: bool array (units,).
+
+        Args:
+            room: what they may cost, in shares of what the schedule asks for.
+        """
+        assert self._controller is not None, "without a schedule nothing is due"
+        is_open = as_numpy(self._switches.kept) > 0.5
+        due = self._budget.at(room * self._controller.scheduled(self._controller.progress))
+        return is_open | snap(due, self._scores(), self._gate.learns, self._choices, trade=False)
 
     def fixed(self) -> dict[str, str]:
         """Why each group that this search leaves as it is stays so; outputs of the model are not listed."""
@@ -137,9 +149,18 @@ class Steering:
         self.keep(self._snapped())
         self._switches.frozen.assign(1.0)
 
+    def take_over(self, before: Steering, units: np.ndarray) -> None:
+        """Goes on where another one is, of a network whose channels `units` are this one's; -1 for those that stay."""
+        for mine, theirs, otherwise in (
+            (self._switches.prices, before._switches.prices, 0.0),
+            (self._switches.kept, before._switches.kept, 1.0),
+        ):
+            mine.assign(np.where(units < 0, otherwise, as_numpy(theirs)[units]).astype("float32"))
+        self.keep(as_numpy(self._switches.kept) > 0.5)
+
     def keep(self, units: np.ndarray) -> None:
         """Close the gates of all other channels, and leave out the branches that die with them."""
-        left = self._graph.survivors(self._widths(units.astype(float)) > 0)
+        left = self._graph.survivors(self.widths_of(units) > 0)
         self._switches.kept.assign((units & left.groups[self._graph.group_of]).astype("float32"))
         self._switches.branches.assign(left.tensors[list(self._switches.dying)].astype("float32"))
 
@@ -155,7 +176,7 @@ class Steering:
         # Reopen, one by one, the best channel of groups without which the output would be dead.
         for group in np.argsort(-scores[best], kind="stable"):
             try:
-                self._graph.survivors(self._widths(alive.astype(float)) > 0)
+                self._graph.survivors(self.widths_of(alive) > 0)
             except MorphError:
                 alive[best[group]] = True
                 continue
@@ -212,10 +233,12 @@ class Steering:
         """Set the price of every channel; the costs it was set by, as fractions of the seed's: float array (costs,)."""
         rounded = self._costs_of(alive.astype(float))
         if self._controller is None:
-            prices = float(self._strength or 0) * self._budget.marginal(self._widths(alive))[0]
+            prices = float(self._strength or 0) * self._budget.marginal(self.widths_of(alive))[0]
             self._assign_prices(prices[self._graph.group_of])
             return rounded
-        widths = self._widths(self._learned(self._gate.openness(), 1.0))
+        openness = self._learned(self._gate.openness(), 1.0)
+        # What is held closed costs nothing more, whatever its gate says.
+        widths = self.widths_of(np.where(alive, openness, 0.0) if self._gate.closes_early else openness)
         soft = self._budget.costs(widths)
         measured = soft / self._budget.seed
         if not self._gate.closes_early:
@@ -234,7 +257,8 @@ class Steering:
         """Values of the channels that the gate decides on; `otherwise` for the rest, which stay."""
         return np.where(self._gate.learns[self._graph.group_of], values, otherwise)
 
-    def _widths(self, openness: np.ndarray) -> np.ndarray:
+    def widths_of(self, openness: np.ndarray) -> np.ndarray:
+        """Channels of each group: float array (groups,), from how open each channel is, (units,)."""
         return np.bincount(self._graph.group_of, openness, len(self._graph.groups))
 
     def _costs_of(self, alive: np.ndarray) -> np.ndarray:
@@ -242,7 +266,7 @@ class Steering:
 
         They are those before dead branches go if nothing would be left.
         """
-        widths = self._widths(alive)
+        widths = self.widths_of(alive)
         try:
             left = self._graph.survivors(widths > 0)
         except MorphError:

@@ -73,6 +73,16 @@ def describe(
     )
 
 
+def channels_of(graph: ChannelGraph, kept: np.ndarray) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """Widths and channels of each prunable group, by name, from the channels kept, bool array (units,)."""
+    alive = {}
+    for index, group in enumerate(graph.groups):
+        if group.prunable:
+            units = np.flatnonzero(graph.group_of == index)
+            alive[group.name] = graph.position_of[units][kept[units]].tolist()
+    return {name: len(channels) for name, channels in alive.items()}, alive
+
+
 def _costed(
     graph: ChannelGraph, widths: np.ndarray, left: Topology, costs: Mapping[str, Cost]
 ) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:

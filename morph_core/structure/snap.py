@@ -95,7 +95,8 @@ def room(budget: Budget, widths: np.ndarray, choices: Choices, prunable: np.ndar
 
     Returns:
         "binding", the cost that is used most, and "left", the share of its limit that is not used. Where that is more
-        than one per cent, also "granularity": a sentence on the smallest step that would have been too much.
+        than one per cent, also "granularity": a sentence on the smallest step that would have been too much, or on why
+        it was not taken.
     """
     picker = Picker(budget, np.zeros(len(budget.graph.group_of)), prunable, choices)
     levels = picker.levels_from(widths)
@@ -113,11 +114,16 @@ def room(budget: Budget, widths: np.ndarray, choices: Choices, prunable: np.ndar
         least = int(np.argmin(used))
         group = growing[least]
         count = int((picker.widths(steps[least]) - picker.widths(levels))[group])
-        found["granularity"] = (
-            f"{found['left']:.1%} of the limit on {found['binding']} is left, because not one more step fits: the "
-            f"smallest, {count} more {'channel' if count == 1 else 'channels'} of '{budget.graph.groups[group].name}', "
-            f"would be {used[least] - 1:.1%} over"
-        )
+        left = f"{found['left']:.1%} of the limit on {found['binding']} is left"
+        step = f"{count} more {'channel' if count == 1 else 'channels'} of '{budget.graph.groups[group].name}'"
+        if used[least] > 1:
+            why = f"because not one more step fits: the smallest, {step}, would be {used[least] - 1:.1%} over"
+        else:
+            why = (
+                f"where {step} would fit: what was dropped when the network was narrowed, while channels closed, does "
+                "not come back (fit(narrow=False) keeps it to the end)"
+            )
+        found["granularity"] = f"{left}, {why}"
     return found
 
 
