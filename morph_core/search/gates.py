@@ -38,6 +38,9 @@ class Gate:
         closes_early: the channels of the lowest scores are closed all along the schedule, since the gate's numbers do
             not reach zero by themselves in a short search.
         open: which channels were open at the last look: bool array (units,).
+        dropped: how open, in sum, the channels were without which the search goes on: float array (groups,). They count
+            in what a channel costs, as they would if they were only closed: the price of a layer is not to fall because
+            its neighbours have become narrow, or the narrow ones starve.
         marginal: what one more channel of each group costs at the widths last looked at: float array (units,).
         takes_strength: whether a fixed strength means something for it.
         unit: what `charged` is measured in when a budget steers the price: float array (units,).
@@ -47,7 +50,7 @@ class Gate:
     highest_price = 0.1
     closes_early = False
     takes_strength = True
-    remembered = ("marginal", "unit")
+    remembered = ("marginal", "unit", "dropped")
 
     def __init__(self, graph: ChannelGraph) -> None:
         self.graph = graph
@@ -57,6 +60,7 @@ class Gate:
         self.unit = np.ones(len(graph.group_of))
         self.marginal = np.ones(len(graph.group_of))
         self.open = np.ones(len(graph.group_of), dtype=bool)
+        self.dropped = np.zeros(len(graph.groups))
 
     def build(self, search: keras.Model) -> None:
         """Make the gate's variables, as weights of the search."""
@@ -99,6 +103,13 @@ class Gate:
         for name in ("unit", "marginal", "open"):
             value = getattr(before, name)[units]
             setattr(self, name, np.where(units < 0, getattr(self, name), value))
+        theirs = before.graph
+        is_left = np.zeros(len(theirs.group_of), dtype=bool)
+        is_left[units[units >= 0]] = True
+        gone = np.bincount(theirs.group_of, np.where(is_left, 0.0, before.openness()), len(theirs.groups))
+        for unit in np.flatnonzero(units >= 0):
+            group = theirs.group_of[units[unit]]
+            self.dropped[self.graph.group_of[unit]] = before.dropped[group] + gone[group]
 
 
 class GammaGate(Gate):

@@ -3,7 +3,8 @@
 A closed channel is computed as long as the network has it. So after an epoch at whose end enough are closed, the search
 hands over to one of a network without them: the same weights, the same state of the optimizer, the same schedule. It
 costs a fifth more than is due by then, so that the choice is still open where it is close. What is gone does not come
-back: where a branch might go that the budget could not be filled without, nothing is dropped before the cut.
+back. So a branch without which the rest could not fill the budget is not given up any more, and where it has to go,
+the network is narrowed when it has gone.
 """
 
 from __future__ import annotations
@@ -63,16 +64,17 @@ def narrower(search: Any, epochs_left: int) -> Narrower | str | None:
     if plan.controller is None or not plan.gate.closes_early or search._steering.is_frozen or epochs_left < 1:
         return None
     search._sync()
+    flops = cost_of("flops")
+    steps = epochs_left * (search._memory.epoch_length or 0)
     kept = search._steering.kept_with(_ROOM)
     widths = search._steering.widths_of(kept)
     left = graph.survivors(widths > 0)
-    flops = cost_of("flops")
     share = float(graph.costs([flops], widths, left)[0, 0]) / graph.cost(flops)
     # Else there is another chance at the end of the next epoch.
-    steps = epochs_left * (search._memory.epoch_length or 0)
-    if share > _AT_MOST or (1 - share) * steps < _STEPS_SAVED:
+    if share > _AT_MOST or (1 - share) * steps < _STEPS_SAVED or plan.budget.fits(widths, left):
         return None
-    if _may_end_below(plan.budget, plan.gate.learns, widths):
+    staying = _filling(plan.budget, plan.gate.learns, widths)
+    if not search._steering.can_keep(staying):
         return None
     structure = describe(graph, *channels_of(graph, kept & left.groups[graph.group_of]))
     if structure.removed["layers"] and not isinstance(search._arguments["cost"], str):
@@ -85,32 +87,31 @@ def narrower(search: Any, epochs_left: int) -> Narrower | str | None:
     units = _origins(graph, kept, found)
     try:
         heir = type(search)(model, **_arguments(search, found))
-        heir._take_over(search, units, parts)
+        heir._take_over(search, units, parts, staying)
     except MorphError as error:
         return str(error)
     return Narrower(heir, units)
 
 
-def _may_end_below(budget: Budget, decided: np.ndarray, widths: np.ndarray) -> bool:
-    """Whether the budget would not be filled any more with one branch less, or as it is: then all channels are needed.
+def _filling(budget: Budget, decided: np.ndarray, widths: np.ndarray) -> set[str]:
+    """The groups that have to stay in part: without their branch the network would be below the budget.
 
     Args:
         budget: of the whole search.
         decided: bool array (groups,), the groups that may go.
         widths: float array (groups,), channels of the network to go on with.
     """
-    graph = budget.graph
-    for group in [None, *np.flatnonzero(decided & (widths > 0))]:
+    graph, found = budget.graph, set()
+    for group in np.flatnonzero(decided & (widths > 0)):
         is_open = widths > 0
-        if group is not None:
-            is_open[group] = False
+        is_open[group] = False
         try:
             left = graph.survivors(is_open)
         except MorphError:  # it is no branch: the output needs it
             continue
         if budget.fits(np.where(left.groups, widths, 0.0), left):
-            return True
-    return False
+            found.add(graph.groups[group].name)
+    return found
 
 
 def _origins(graph: ChannelGraph, kept: np.ndarray, found: ChannelGraph) -> np.ndarray:

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import keras
@@ -366,8 +366,16 @@ class StructureSearch(keras.Model):
     def _leg(self, channels: list[int]) -> Leg:
         return Leg(self, super().fit, self._looks([]), channels)
 
-    def _take_over(self, before: StructureSearch, units: np.ndarray, parts: list[Part]) -> None:
-        """Goes on where `before` is, whose channels `units` are those of this search's network.
+    def _take_over(
+        self, before: StructureSearch, units: np.ndarray, parts: list[Part], staying: Collection[str]
+    ) -> None:
+        """Goes on where another search is.
+
+        Args:
+            before: the other one.
+            units: which of its channels those of this search's network are; -1 where nobody decides.
+            parts: what the variables of this network are parts of.
+            staying: groups that may become narrower, but not go.
 
         Raises:
             MorphError: a cost, or what the optimizer knows, cannot be taken over.
@@ -385,7 +393,7 @@ class StructureSearch(keras.Model):
             self.optimizer.build(self.trainable_variables)
             hand_on(before.optimizer, self.optimizer, parts)
             self._gate.take_over(before._gate, units)
-        self._steering.take_over(before._steering, units)
+        self._steering.take_over(before._steering, units, staying)
 
     def _measure_in(self, seed: Any) -> None:
         """Reports and steers by shares of these costs, float array (costs,), instead of those of its own seed."""

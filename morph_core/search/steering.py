@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -59,6 +60,7 @@ class Steering:
         self._budget, self._choices = plan.budget, plan.choices
         self._gate, self._controller = plan.gate, plan.controller
         self._strength, self._settings = plan.strength, plan.settings
+        self._staying = np.zeros(len(graph.groups), dtype=bool)
 
     def look(self, progress: float, step: int, loss: float | None) -> dict[str, float]:
         """Look at the cost and set prices; arguments, result and errors are those of `StructureSearch.update`."""
@@ -116,6 +118,15 @@ class Steering:
         due = self._budget.at(room * self._controller.scheduled(self._controller.progress))
         return is_open | snap(due, self._scores(), self._gate.learns, self._choices, trade=False)
 
+    def can_keep(self, staying: Collection[str]) -> bool:
+        """Whether there is a structure within the budget that has channels of all these groups."""
+        wanted = self._named(staying)
+        kept = snap(self._budget, self._scores(wanted), self._gate.learns, self._choices, trade=False)
+        return bool((self.widths_of(kept) > 0)[wanted].all())
+
+    def _named(self, names: Collection[str]) -> np.ndarray:
+        return np.array([group.name in names for group in self._graph.groups], dtype=bool)
+
     def fixed(self) -> dict[str, str]:
         """Why each group that this search leaves as it is stays so; outputs of the model are not listed."""
         reasons = {}
@@ -133,10 +144,15 @@ class Steering:
         """Whether the structure is decided."""
         return bool(as_numpy(self._switches.frozen) > 0.5)
 
-    def _scores(self) -> np.ndarray:
-        """What each channel is worth: float array (units,)."""
+    def _scores(self, staying: np.ndarray | None = None) -> np.ndarray:
+        """What each channel is worth: float array (units,); the best one of a group that stays more than all others."""
         self._gate.open = as_numpy(self._switches.kept) > 0.5
-        return self._gate.scores()
+        scores = self._gate.scores()
+        highest = scores.max(initial=0.0)
+        for group in np.flatnonzero(self._staying if staying is None else staying):
+            units = np.flatnonzero(self._graph.group_of == group)
+            scores[units[np.argmax(scores[units])]] = 2 * highest + 1
+        return scores
 
     def _freeze(self) -> None:
         gates = self._gate.optimizer
@@ -149,8 +165,15 @@ class Steering:
         self.keep(self._snapped())
         self._switches.frozen.assign(1.0)
 
-    def take_over(self, before: Steering, units: np.ndarray) -> None:
-        """Goes on where another one is, of a network whose channels `units` are this one's; -1 for those that stay."""
+    def take_over(self, before: Steering, units: np.ndarray, staying: Collection[str]) -> None:
+        """Goes on where another one is.
+
+        Args:
+            before: the other one, of a network whose channels `units` are this one's.
+            units: int array (units,), -1 for channels that nobody decides on.
+            staying: groups that may become narrower, but not go.
+        """
+        self._staying = self._named(staying)
         for mine, theirs, otherwise in (
             (self._switches.prices, before._switches.prices, 0.0),
             (self._switches.kept, before._switches.kept, 1.0),
@@ -236,9 +259,7 @@ class Steering:
             prices = float(self._strength or 0) * self._budget.marginal(self.widths_of(alive))[0]
             self._assign_prices(prices[self._graph.group_of])
             return rounded
-        openness = self._learned(self._gate.openness(), 1.0)
-        # What is held closed costs nothing more, whatever its gate says.
-        widths = self.widths_of(np.where(alive, openness, 0.0) if self._gate.closes_early else openness)
+        widths = self.widths_of(self._learned(self._gate.openness(), 1.0)) + self._gate.dropped
         soft = self._budget.costs(widths)
         measured = soft / self._budget.seed
         if not self._gate.closes_early:

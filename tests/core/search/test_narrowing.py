@@ -86,7 +86,7 @@ def test_a_step_of_the_narrower_search_is_the_step_that_the_wider_one_would_have
     assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-7)
 
 
-@pytest.mark.parametrize("gate", EARLY)
+@pytest.mark.parametrize("gate", thorough_but(EARLY, quick=["fisher"]))
 def test_the_narrower_search_sees_what_the_wider_one_sees(gate):
     """Shares are of what the first seed costs."""
     search, heir, places = searched_for_a_while(gate=gate, target={"flops": 0.5, "params": 0.6})
@@ -96,7 +96,9 @@ def test_the_narrower_search_sees_what_the_wider_one_sees(gate):
     search.remember({**search.memory(), "controller": controller})
     assert heir.update(0.6, 100) == pytest.approx(before, rel=1e-6)
     decided = places >= 0
-    assert heir._gate.marginal[decided] == pytest.approx(marginal[places[decided]], rel=1e-6)
+    # Norms of kernels have lost the rows of closed channels, so that a gate's openness is not quite the same.
+    near = 0.05 if gate == "group_lasso" else 1e-6
+    assert heir._gate.marginal[decided] == pytest.approx(marginal[places[decided]], rel=near)
 
 
 def test_there_is_room_to_change_ones_mind():
@@ -109,7 +111,7 @@ def test_there_is_room_to_change_ones_mind():
 # --- a whole run ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gate", EARLY)
+@pytest.mark.parametrize("gate", thorough_but(EARLY, quick=["fisher"]))
 def test_a_run_becomes_narrower_step_by_step(gate, capsys):
     watch = Watch()
     search = compiled(gate=gate, target=0.25)
@@ -375,11 +377,12 @@ def test_a_run_that_dies_in_any_epoch_ends_as_one_that_lived(gate, tmp_path):
     assert history.epoch == list(range(10))
 
 
-def test_a_damaged_checkpoint_of_a_narrower_network_is_left_aside(tmp_path):
+def test_a_damaged_checkpoint_of_a_narrower_network_is_left_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(narrowing, "_AT_MOST", 0.5)
     expected, _ = run(None)
     with pytest.raises(Died):
         run(tmp_path, DieIn(5))
-    newest = tmp_path / "narrower2-000005.npz"
+    newest = tmp_path / "narrower1-000005.npz"
     newest.write_bytes(newest.read_bytes()[:100])
     with pytest.warns(UserWarning, match=rf"{newest.name} .* is damaged"):
         search, _ = run(tmp_path)
@@ -390,7 +393,7 @@ def test_where_its_only_checkpoint_is_damaged_it_is_named(tmp_path):
     expected, _ = run(None)
     with pytest.raises(Died):
         run(tmp_path, DieIn(4))
-    only = tmp_path / "narrower2-000004.npz"
+    (only,) = tmp_path.glob("narrower2-*")
     only.write_bytes(only.read_bytes()[:100])
     with pytest.warns(UserWarning, match="is damaged"), pytest.raises(morph.MorphError, match=f"read .{only.name}"):
         run(tmp_path)
