@@ -473,9 +473,11 @@ def test_two_devices_see_the_gradients_and_prices_of_one():
     # By the penalty alone a channel's kernel moves by its price: once, and not once for each replica.
     assert found["moved"] == pytest.approx([1.0] * 12, rel=1e-3)
     # A run that is cut in the middle goes on over both devices, and as on one.
-    for two, one in (found["cut"], found["taught"]):
+    for name, steps in (("cut", 8), ("taught", 8), ("narrowed", 16)):
+        two, one = found[name]
         assert (two["replicas"], one["replicas"]) == (2, 1)
         assert two["widths"] == one["widths"] != [12, 12, 2]
-        assert two["iterations"] == one["iterations"] == 8
+        assert two["iterations"] == one["iterations"] == steps
+        assert (two["networks"] == one["networks"] > 2) == (name == "narrowed")
         assert two["losses"] == pytest.approx(one["losses"], rel=1e-3)
     assert found["taught"][0]["losses"][-1] != pytest.approx(found["cut"][0]["losses"][-1], rel=1e-3)

@@ -17,6 +17,7 @@ from keras import layers  # noqa: E402
 
 import morph_core as morph  # noqa: E402
 from morph_core.arrays import as_numpy  # noqa: E402
+from morph_core.search import narrowing  # noqa: E402
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 X = np.random.default_rng(0).normal(size=(96, 8)).astype("float32")
@@ -63,19 +64,23 @@ def moved_per_price() -> list[float]:
     return (np.linalg.norm(as_numpy(kernel) - before, axis=0) / price).tolist()
 
 
-def in_one_piece(strategy: tf.distribute.Strategy | None, taught: bool = False) -> dict:
+def in_one_piece(strategy: tf.distribute.Strategy | None, taught: bool = False, target: float = 0.5) -> dict:
     """What a run that is cut in the middle ends with; after the cut it may have a teacher, of weights of its own."""
+    networks = []
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: networks.append(watch.model))
     keras.utils.set_random_seed(0)
     with strategy.scope() if strategy else contextlib.nullcontext():
         teacher = small(False) if taught else None
-        search = morph.StructureSearch(small(False), target=0.5, gate="fisher", search_fraction=0.5, distill=teacher)
+        search = morph.StructureSearch(small(False), target=target, search_fraction=0.5, distill=teacher)
         search.compile(keras.optimizers.SGD(0.05, momentum=0.9), LOSS)
-    losses = search.fit(X, Y, batch_size=48, epochs=4, shuffle=False, verbose=0).history["loss"]
+    epochs = 4 if target == 0.5 else 8
+    history = search.fit(X, Y, batch_size=48, epochs=epochs, shuffle=False, verbose=0, callbacks=[watch])
     result = search.result()
     return {
         "replicas": result.distribute_strategy.num_replicas_in_sync,
         "widths": [layer.units for layer in result.layers if isinstance(layer, layers.Dense)],
-        "losses": losses,
+        "losses": history.history["loss"],
+        "networks": len({id(network) for network in networks}),
         "iterations": int(as_numpy(result.optimizer.iterations)),
     }
 
@@ -84,4 +89,6 @@ found = {gate: searched(gate, TWO, inside=gate != "gamma") for gate in sorted(mo
 found = {"two": found, "one": searched("fisher", None, inside=True), "moved": moved_per_price()}
 found["cut"] = [in_one_piece(TWO), in_one_piece(None)]
 found["taught"] = [in_one_piece(TWO, taught=True), in_one_piece(None, taught=True)]
+narrowing._STEPS_SAVED = 0.0
+found["narrowed"] = [in_one_piece(TWO, target=0.25), in_one_piece(None, target=0.25)]
 print(json.dumps(found))
