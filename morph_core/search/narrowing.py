@@ -2,9 +2,9 @@
 
 A closed channel is computed as long as the network has it. So after an epoch at whose end enough are closed, the search
 hands over to one of a network without them: the same weights, the same state of the optimizer, the same schedule. It
-costs a fifth more than is due by then, so that the choice is still open where it is close. What is gone does not come
-back. So a branch without which the rest could not fill the budget is not given up any more, and where it has to go,
-the network is narrowed when it has gone.
+costs half as much again as is due by then, so that the choice is still open where it is close. What is gone does not
+come back. So a branch without which the rest could not fill the budget is not given up any more, and where it has to
+go, the network is narrowed when it has gone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..structure.describe import channels_of, describe
 from .finish import narrowed
 
 # What the network may cost that a search goes on with, in shares of what its schedule asks for.
-_ROOM = 1.2
+_ROOM = 1.5
 # It has at most this share of the FLOPs. The next is a network to analyse and to trace, so there are few of them.
 _AT_MOST = 0.85
 # What it saves at least until the search is over, in steps of the network as it is: to trace another network takes as

@@ -86,9 +86,9 @@ def test_a_step_of_the_narrower_search_is_the_step_that_the_wider_one_would_have
     assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-7)
 
 
-@pytest.mark.parametrize("gate", thorough_but(EARLY, quick=["fisher"]))
+@pytest.mark.parametrize("gate", thorough_but(["fisher", "gamma"], quick=["fisher"]))
 def test_the_narrower_search_sees_what_the_wider_one_sees(gate):
-    """Shares are of what the first seed costs."""
+    """Shares of the first seed. Not for `group_lasso`: norms of kernels lose the rows of closed channels."""
     search, heir, places = searched_for_a_while(gate=gate, target={"flops": 0.5, "params": 0.6})
     controller = search.memory()["controller"]
     before = search.update(0.6, 100)
@@ -96,9 +96,7 @@ def test_the_narrower_search_sees_what_the_wider_one_sees(gate):
     search.remember({**search.memory(), "controller": controller})
     assert heir.update(0.6, 100) == pytest.approx(before, rel=1e-6)
     decided = places >= 0
-    # Norms of kernels have lost the rows of closed channels, so that a gate's openness is not quite the same.
-    near = 0.05 if gate == "group_lasso" else 1e-6
-    assert heir._gate.marginal[decided] == pytest.approx(marginal[places[decided]], rel=near)
+    assert heir._gate.marginal[decided] == pytest.approx(marginal[places[decided]], rel=1e-6)
 
 
 def test_there_is_room_to_change_ones_mind():
