@@ -67,8 +67,12 @@ class ProgressCallback(keras.callbacks.Callback):
         self.seconds: float | None = None
 
     def set_model(self, model: keras.Model) -> None:
+        before = self.model
         super().set_model(model)
-        if self._next_title and not isinstance(model, StructureSearch):
+        if isinstance(model, StructureSearch):
+            if before is not None and before is not model:
+                self._print(f"the network is narrowed: {model.seed.count_params():,} parameters are left")
+        elif self._next_title:
             self._print(f"the network is cut: {model.count_params():,} parameters are left")
             self._title, self._next_title = self._next_title, ""
 

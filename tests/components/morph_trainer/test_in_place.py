@@ -12,6 +12,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 import morph_core as morph
+from morph_core.search import narrowing
 from morph_tfx.components import MorphTrainer, Retrainer, StructureExporter
 from morph_tfx.components.training import loop, trained_model, user_module
 from tests.components.conftest import DIGITS, RAW_DIGITS, USER_MODULES, channel, example, fails_cleanly, narrowed
@@ -151,6 +152,25 @@ def test_the_exported_weights_are_those_of_the_end_of_the_run(raw_trainer, run, 
     StructureExporter(outputs["structure"]).read_weights(kept)
     for mine, theirs in zip(kept.get_weights(), result.get_weights(), strict=True):
         assert (mine == theirs).all()
+
+
+@pytest.mark.parametrize("steps", [None, 47 * 6], ids=["passes", "steps"])
+def test_the_network_is_narrowed_while_channels_close(steps, raw_trainer, run, tmp_path, monkeypatch, capsys):
+    """Where an epoch is a pass over the data. Where the stream is cut into parts, it would begin anew."""
+    monkeypatch.setattr(narrowing, "_STEPS_SAVED", 0.0)
+    arguments = {"train_args": trainer_pb2.TrainArgs(num_steps=steps)} if steps else {}
+    component = raw_trainer(
+        search_fraction=0.5, custom_config={"epochs": 6, "checkpoint_dir": str(tmp_path / "volume")}, **arguments
+    )
+    outputs = run(component)
+    shown = capsys.readouterr().out
+    assert ("[search] the network is narrowed: " in shown) == (steps is None)
+    structure = StructureExporter(outputs["structure"]).read()
+    assert 0.45 < structure.costs["flops"]["structure"] / structure.costs["flops"]["seed"] <= 0.5
+    assert f"[search] the network is cut: {int(structure.costs['params']['structure']):,} parameters" in shown
+    assert outputs["model"].get_float_custom_property("val_accuracy") > 0.5
+    events = list(pathlib.Path(outputs["model_run"].uri).rglob("widths/events*"))
+    assert len(events) == 1
 
 
 def test_a_trained_network_is_not_trained_again_when_writing_it_failed(raw_trainer, run, tmp_path, monkeypatch, capsys):
