@@ -354,8 +354,8 @@ class StructureSearch(keras.Model):
 
     def _narrow(self, epochs_left: int) -> Leg | None:
         """What goes on for this search, where a narrower network is worth it."""
-        found = narrower(self._now(), epochs_left)
-        if isinstance(found, str) and not self._stays_wide:
+        found = None if self._stays_wide else narrower(self._now(), epochs_left)
+        if isinstance(found, str):
             self._stays_wide = True
             self._memory.tell(f"The search goes on at the width it has, and is as slow as before: {found}.")
         if not isinstance(found, Narrower):
@@ -382,9 +382,8 @@ class StructureSearch(keras.Model):
         """
         before._sync()
         self._memory = before._memory
-        self._measure_in(before._plan.budget.seed)
         self._plan = dataclasses.replace(self._plan, controller=before._plan.controller)
-        self._steering = Steering(self.graph, self._plan, self._switches, self._memory)
+        self._measure_in(before._plan.budget.seed)
         with distribution_scope(self.seed):
             settings = before._compile_config.config
             optimizer = unused(users_optimizer(before.optimizer))
@@ -470,7 +469,9 @@ class StructureSearch(keras.Model):
         """Takes up what `memory` told, in this process or an earlier one, about a search of the same arguments."""
         take_up(memory, self._memory, self._plan.controller, self._gate)
         # A search that has gone on for that of a wider network reports shares of what that one costs.
-        self._measure_in(memory.get("shares_of", self._plan.budget.seed))
+        costs = memory.get("shares_of", [])
+        if costs and costs != self._plan.budget.seed.tolist():
+            self._measure_in(costs)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras saves them with a whole model.

@@ -106,6 +106,14 @@ def test_there_is_room_to_change_ones_mind():
     assert sum(counts) < sum(units(heir)) < sum(units(search))
 
 
+def test_a_branch_that_has_to_stay_stays_when_the_search_is_taken_up_again():
+    _, heir, _ = searched_for_a_while()
+    heir._steering._staying[:] = True
+    assert heir._steering._scores()[heir.graph.group_of == 0].max() > 1
+    heir.remember(heir.memory())
+    assert heir._steering._staying.all()
+
+
 # --- a whole run ------------------------------------------------------------------------------------------------------
 
 
