@@ -84,7 +84,8 @@ def plot(path: pathlib.Path, rows: list[dict], networks: Iterable[str], arms: It
     from matplotlib import pyplot
 
     present = [name for name in networks if any(row["network"] == name for row in rows)]
-    figure, panels = pyplot.subplots(1, len(present), figsize=(4 * len(present), 4), squeeze=False)
+    size = (4 * len(present) + 2.5, 4)
+    figure, panels = pyplot.subplots(1, len(present), figsize=size, squeeze=False, layout="constrained")
     marks = itertools.cycle("os^Dv<>Pp*Xhd")
     styles = {arm: (next(marks), f"C{index % 10}") for index, arm in enumerate(arms)}
     for panel, name in zip(panels[0], present, strict=True):
@@ -105,7 +106,7 @@ def plot(path: pathlib.Path, rows: list[dict], networks: Iterable[str], arms: It
     for panel in panels[0]:
         handles, labels = panel.get_legend_handles_labels()
         named.update(zip(labels, handles, strict=True))
-    figure.legend(named.values(), named.keys(), loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    figure.legend(named.values(), named.keys(), loc="outside right center", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight")
+    figure.savefig(path)
     pyplot.close(figure)
