@@ -73,18 +73,30 @@ def cut(search: keras.Model, seed: keras.Model, structure: Structure) -> keras.M
     Raises:
         MorphError: the optimizer's state cannot be cut.
     """
-    with distribution_scope(seed):
-        model, parts = narrowed(seed, structure)
-        recorded = getattr(search, "_compile_config", None)
-        if not search.compiled or recorded is None:
-            return model
+    model, parts = narrowed(seed, structure)
+    if search.compiled and getattr(search, "_compile_config", None) is not None:
+        compile_alike(search, model, parts)
+    return model
+
+
+def compile_alike(search: keras.Model, model: keras.Model, parts: list[Part]) -> None:
+    """Compiles a model as a search is, with what the search's optimizer knows about what is left.
+
+    Args:
+        search: compiled.
+        model: of a part of its network.
+        parts: what the variables of that network are parts of.
+
+    Raises:
+        MorphError: the optimizer's state cannot be cut.
+    """
+    with distribution_scope(model):
         optimizer = unused(users_optimizer(search.optimizer))
         # A LossScaleOptimizer is around the optimizer already, where there is to be one.
-        model.compile(**{**recorded.config, "optimizer": optimizer, "auto_scale_loss": False})
+        model.compile(**{**search._compile_config.config, "optimizer": optimizer, "auto_scale_loss": False})
         if search.optimizer.built:
             model.optimizer.build(model.trainable_variables)
             hand_on(search.optimizer, model.optimizer, parts)
-    return model
 
 
 def narrowed(seed: keras.Model, structure: Structure) -> tuple[keras.Model, list[Part]]:

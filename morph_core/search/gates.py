@@ -104,12 +104,11 @@ class Gate:
             value = getattr(before, name)[units]
             setattr(self, name, np.where(units < 0, getattr(self, name), value))
         theirs = before.graph
-        is_left = np.zeros(len(theirs.group_of), dtype=bool)
-        is_left[units[units >= 0]] = True
-        gone = np.bincount(theirs.group_of, np.where(is_left, 0.0, before.openness()), len(theirs.groups))
-        for unit in np.flatnonzero(units >= 0):
-            group = theirs.group_of[units[unit]]
-            self.dropped[self.graph.group_of[unit]] = before.dropped[group] + gone[group]
+        decided = units >= 0
+        lost = before.openness()
+        lost[units[decided]] = 0.0
+        dropped = before.dropped + np.bincount(theirs.group_of, lost, len(theirs.groups))
+        self.dropped[self.graph.group_of[decided]] = dropped[theirs.group_of[units[decided]]]
 
 
 class GammaGate(Gate):

@@ -20,7 +20,7 @@ from ..errors import MorphError
 from ..network.graph import ChannelGraph
 from ..structure.budget import Budget
 from ..structure.choices import channels_of_each
-from ..structure.describe import channels_of, describe
+from ..structure.describe import describe, widths_and_channels
 from .finish import narrowed
 
 # What the network may cost that a search goes on with, in shares of what its schedule asks for.
@@ -76,7 +76,7 @@ def narrower(search: Any, epochs_left: int) -> Narrower | str | None:
     staying = _filling(plan.budget, plan.gate.learns, widths)
     if not search._steering.can_keep(staying):
         return None
-    structure = describe(graph, *channels_of(graph, kept & left.groups[graph.group_of]))
+    structure = describe(graph, *widths_and_channels(graph, kept & left.groups[graph.group_of]))
     if structure.removed["layers"] and not isinstance(search._arguments["cost"], str):
         return "a cost that is a function may ask for the layers that would go"
     model, parts = narrowed(search.seed, structure)

@@ -29,8 +29,8 @@ from ..network.standins import TrainingLoss
 from ..network.topology import Topology, removable_inputs
 from ..network.trace import pack_outputs, standardize_inputs, takes_training
 from ..structure.choices import Counts, Multiples
-from ..structure.describe import channels_of, describe
-from ..structure.rebuild import Part, replay, unused
+from ..structure.describe import describe, widths_and_channels
+from ..structure.rebuild import Part, replay
 from ..structure.snap import room
 from ..structure.structure import Structure
 from .checkpoint import (
@@ -43,14 +43,13 @@ from .checkpoint import (
 )
 from .checks import check_plain_steps, check_rebuildable
 from .distill import Distillation, Lesson, check_teacher, distillation_of, of_model
-from .finish import Found, Leg, OneRun, cut, last_search_epoch
+from .finish import Found, Leg, OneRun, compile_alike, cut, last_search_epoch
 from .looks import Looks
 from .memory import Memory, as_json, take_up
 from .narrowing import Narrower, narrower
 from .optimizer import split_between, users_optimizer
 from .plan import plan_of
 from .recovery import Recovery
-from .slots import hand_on
 from .steering import Steering, Switches
 
 # The entry of a weights file that holds what is no weight.
@@ -384,13 +383,8 @@ class StructureSearch(keras.Model):
         self._memory = before._memory
         self._plan = dataclasses.replace(self._plan, controller=before._plan.controller)
         self._measure_in(before._plan.budget.seed)
+        compile_alike(before, self, parts)
         with distribution_scope(self.seed):
-            settings = before._compile_config.config
-            optimizer = unused(users_optimizer(before.optimizer))
-            # A LossScaleOptimizer is around the optimizer already, where there is to be one.
-            self.compile(**{**settings, "optimizer": optimizer, "auto_scale_loss": False})
-            self.optimizer.build(self.trainable_variables)
-            hand_on(before.optimizer, self.optimizer, parts)
             self._gate.take_over(before._gate, units)
         self._steering.take_over(before._steering, units, staying)
 
@@ -564,7 +558,7 @@ class StructureSearch(keras.Model):
             raise MorphError("The search has not seen any data yet: call fit first, then structure().")
         found = describe(
             self.graph,
-            *channels_of(self.graph, self._kept()),
+            *widths_and_channels(self.graph, self._kept()),
             costs=[limit.cost for limit in self._plan.budget.limits],
             goal=self._plan.budget.goal,
             settings={

@@ -73,7 +73,7 @@ def describe(
     )
 
 
-def channels_of(graph: ChannelGraph, kept: np.ndarray) -> tuple[dict[str, int], dict[str, list[int]]]:
+def widths_and_channels(graph: ChannelGraph, kept: np.ndarray) -> tuple[dict[str, int], dict[str, list[int]]]:
     """Widths and channels of each prunable group, by name, from the channels kept, bool array (units,)."""
     alive = {}
     for index, group in enumerate(graph.groups):

@@ -14,7 +14,19 @@ from morph_core.structure.budget import budget_of
 from morph_core.structure.choices import choices_of
 from morph_core.structure.snap import room
 from tests.core.networks import thorough_but
-from tests.core.search.test_finish import BACKEND, LOSS, SLOTTED, X, Y, compiled, small, trained, within_budget
+from tests.core.search.test_checkpoint import Died, DieIn
+from tests.core.search.test_finish import (
+    BACKEND,
+    LOSS,
+    SLOTTED,
+    StopAfter,
+    X,
+    Y,
+    compiled,
+    small,
+    trained,
+    within_budget,
+)
 
 callbacks = keras.callbacks
 EARLY = sorted(set(morph.GATES) - {"logistic_sigmoid"})
@@ -188,22 +200,25 @@ def blocks(count=4):
     return keras.Model(start, layers.Dense(2)(x))
 
 
+INNER = {f"inner{block}" for block in range(4)}
+# Layers inside of blocks stay whole or go, and those around them stay, so that blocks have to go one by one.
+ONE_BY_ONE = {"target": 0.35, "multiple_of": dict.fromkeys(INNER, 12), "min_channels": {"one": 20, "two": 12}}
+
+
 def test_a_branch_that_dies_is_gone_before_the_cut():
-    """Layers inside of blocks stay whole or go, and those around them stay, so that blocks have to go one by one."""
-    multiples, floors = {f"inner{block}": 12 for block in range(4)}, {"one": 20, "two": 12}
-    search = compiled(model=blocks(), target=0.35, multiple_of=multiples, min_channels=floors)
+    search = compiled(model=blocks(), **ONE_BY_ONE)
     watch = Watch()
     trained(search, epochs=16, callbacks=[watch])
     structure = within_budget(search)
     dead = {name for name, group in structure.groups.items() if not group["width"]}
     names = [{layer.name for layer in model.seed.layers} for model in watch.models[:-1]]
-    assert dead & set(multiples) and dead <= names[0]
+    assert dead & INNER and dead <= names[0]
     assert dead - names[-1]
     assert all(search.widths[name] == 0 for name in dead)
     assert set(structure.removed["layers"]) >= dead
 
 
-def test_where_a_branch_may_go_that_fills_the_budget_all_channels_are_kept():
+def test_a_branch_that_has_to_go_leaves_enough_to_fill_the_budget():
     """One block with most of the work: without it, what was closed before is needed again."""
     watch = Watch()
     search = compiled(model=blocks(count=1), target=0.25, multiple_of={"inner0": 12}, min_channels={"one": 12})
@@ -260,15 +275,14 @@ def test_a_cost_of_ones_own_is_not_asked_for_layers_that_are_gone():
         by_name = {call.name: call.axes["out"] * call.axes["in"] for call in calls if call.kind == "Dense"}
         return sum(by_name.values())
 
-    multiples, floors = {f"inner{block}": 12 for block in range(4)}, {"one": 20, "two": 12}
     watch = Watch()
-    search = compiled(model=blocks(), cost=work, target=0.35, multiple_of=multiples, min_channels=floors)
+    search = compiled(model=blocks(), cost=work, **ONE_BY_ONE)
     with pytest.warns(UserWarning, match="a cost that is a function may ask for the layers that would go"):
         trained(search, epochs=16, callbacks=[watch])
     assert len(search.incidents) == 1
     names = [{layer.name for layer in model.seed.layers} for model in watch.models[:-1]]
-    assert all(each >= set(multiples) for each in names)
-    assert any(not search.structure().groups[name]["width"] for name in multiples)
+    assert all(each >= INNER for each in names)
+    assert any(not search.structure().groups[name]["width"] for name in INNER)
 
 
 # --- callbacks, and what they ask for ---------------------------------------------------------------------------------
@@ -306,12 +320,8 @@ def test_to_callbacks_it_is_one_fit_of_several_networks(tmp_path):
 
 
 def test_stopped_by_a_callback_it_is_cut_as_it_was_then():
-    class Stop(callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            self.model.stop_training = epoch == 3
-
     search = compiled(target=0.25)
-    assert trained(search, epochs=12, callbacks=[Stop()]).epoch == [0, 1, 2, 3]
+    assert trained(search, epochs=12, callbacks=[StopAfter(3)]).epoch == [0, 1, 2, 3]
     assert search.result().count_params() < small().count_params()
     within_budget(search)
 
@@ -338,23 +348,6 @@ def test_a_search_that_diverges_after_it_has_become_narrower_goes_back_to_then()
 
 
 # --- killed and continued ---------------------------------------------------------------------------------------------
-
-
-class Died(Exception):
-    pass
-
-
-class DieIn(callbacks.Callback):
-    def __init__(self, epoch):
-        super().__init__()
-        self.last = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.now = epoch
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.now == self.last:
-            raise Died
 
 
 def run(place, *more, seed=0, **options):
