@@ -1,9 +1,9 @@
 """How well a calibration tells what networks take: predicted milliseconds against measured ones.
 
-A network is calibrated, once for each runtime; then networks of random widths are built and timed, in turn, in several
-rounds, of which the lower quartile counts. Beside the tables' answers stand those of the estimate that was fitted on
-the same measurements (a factor for each FLOP, each byte, and a constant), those of the roofline of a datasheet, and how
-well every second round tells the others: nothing can predict better than the machine repeats itself.
+A network is calibrated, once for each runtime; then networks of random widths are built and timed, all in turn. Beside
+the tables' answers stand those of the estimate that was fitted on the same measurements (a factor for each FLOP, each
+byte, and a constant), those of the roofline of a datasheet, and how well the same networks, built anew and timed some
+minutes later, tell those times: nothing can predict better than the machine repeats itself.
 
     python -m benchmarks.latency [--network resnet20] [--runtime xla] [--configurations 50] [--folder build/latency]
 
@@ -37,7 +37,6 @@ from morph_core.files import write_whole
 
 # Seeds of the networks that are predicted; a calibration's own are small numbers.
 FIRST_SEED = 1000
-IN_TURN = 8
 GOALS = "Goals: Spearman at least 0.97, median error at most 3 %."
 
 
@@ -85,24 +84,26 @@ def measured(
     repeats: int,
     folder: pathlib.Path,
 ) -> np.ndarray:
-    """Milliseconds of a batch for each configuration: float array (rounds, configurations)."""
+    """Milliseconds of a batch for each configuration: float array (rounds, configurations).
+
+    In each round all networks are built anew, and timed in turn.
+    """
     path = folder / f"{name}-{runtime}-batch{batch_size}-measured.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     chosen = find_runtime(runtime, "float32")
     nothing = parts.empty()
     stopwatch = Stopwatch(chosen.compiled(nothing, [parts.random_inputs(nothing)]), repeats)
-    left = [number for number in range(count) if f"{number} {rounds - 1}" not in found]
-    for start in range(0, len(left), IN_TURN):
-        numbers = left[start : start + IN_TURN]
+    for again in range(rounds):
+        keys = [f"{number} {again}" for number in range(count)]
+        if all(key in found for key in keys):
+            continue
         calls = []
-        for number in numbers:
+        for number in range(count):
+            click.echo(f"\r{name}, {runtime}, round {again + 1}: {number + 1} of {count}   ", err=True, nl=False)
             network = parts.whole(graph, parts.random_widths(graph, FIRST_SEED + number), "float32", batch_size)
             calls.append(chosen.compiled(network, [parts.random_inputs(network)]))
-        for again in range(rounds):
-            for number, milliseconds in zip(numbers, stopwatch.milliseconds(calls), strict=True):
-                found[f"{number} {again}"] = milliseconds
+        found |= dict(zip(keys, stopwatch.milliseconds(calls), strict=True))
         write_whole(path, json.dumps(found).encode())
-        click.echo(f"\r{name}, {runtime}: {start + len(numbers)} of {len(left)}   ", err=True, nl=False)
     return np.array([[found[f"{number} {again}"] for number in range(count)] for again in range(rounds)])
 
 
@@ -117,15 +118,21 @@ def error(predicted: np.ndarray, times: np.ndarray) -> float:
     return float(np.median(np.abs(predicted - times) / times))
 
 
+def compared(predicted: np.ndarray, times: np.ndarray) -> str:
+    """A cell of the table."""
+    at_its_pace = predicted * np.median(times / predicted)
+    return f"{spearman(predicted, times):.3f}, {error(predicted, times):.1%} ({error(at_its_pace, times):.1%})"
+
+
 @click.command()
 @click.option("--network", "names", multiple=True, type=click.Choice(list(NETWORKS)), help="Only this one.")
 @click.option("--runtime", "runtimes", multiple=True, type=click.Choice(list(RUNTIMES)), help="Only this one.")
 @click.option("--configurations", default=50, show_default=True, help="Networks of random widths.")
-@click.option("--rounds", default=6, show_default=True, help="In which each of them is timed; at least 2.")
+@click.option("--rounds", default=2, show_default=True, help="In which each of them is timed; at least 2.")
 @click.option("--batch-size", default=1, show_default=True)
 @click.option("--points", default=6, show_default=True, help="Of a calibration: widths of each operation.")
 @click.option("--networks", default=8, show_default=True, help="Of a calibration: whole networks.")
-@click.option("--repeats", default=30, show_default=True, help="Of each measurement; twice as many of a whole network.")
+@click.option("--repeats", default=30, show_default=True, help="Of each measurement.")
 @click.option("--folder", type=click.Path(path_type=pathlib.Path), default="build/latency", show_default=True)
 def main(
     names: tuple[str, ...],
@@ -142,7 +149,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     table = Table(title=f"{configurations} networks of random widths, batch {batch_size}", title_justify="left")
-    table.caption = f"Each cell: Spearman, median error. {GOALS}"
+    table.caption = f"Each cell: Spearman, median error (less a factor that all have in common). {GOALS}"
     for heading in ("network", "runtime", "ms", "tables", "estimate", "roofline (cpu)", "measured again"):
         table.add_column(heading, no_wrap=True, justify="left" if heading in ("network", "runtime") else "right")
     for name in names or NETWORKS:
@@ -150,15 +157,15 @@ def main(
             options = {"batch_size": batch_size, "points": points, "networks": networks, "repeats": repeats}
             calibration = calibrated(name, runtime, folder, **options)
             graph = morph.ChannelGraph.from_model(NETWORKS[name]())
-            times = measured(graph, name, runtime, batch_size, configurations, rounds, 2 * repeats, folder)
+            times = measured(graph, name, runtime, batch_size, configurations, rounds, repeats, folder)
             seeds = range(FIRST_SEED, FIRST_SEED + configurations)
             widths = np.array([parts.random_widths(graph, seed) for seed in seeds], dtype=float)
             costs = [calibration, dataclasses.replace(calibration, tables=()), "cpu"]
             predicted = batch_size * graph.costs([morph.latency(cost) for cost in costs], widths)
-            # What else runs can only make a network slower.
-            counted, first, second = (np.quantile(some, 0.25, axis=0) for some in (times, times[::2], times[1::2]))
-            cells = [f"{spearman(row, counted):.3f}, {error(row, counted):.1%}" for row in predicted]
-            again = f"{spearman(first, second):.3f}, {error(second, first):.1%}"
+            # The first round is that which a user would have seen; the others tell how much it would have been another.
+            counted, *others = times
+            cells = [compared(row, counted) for row in predicted]
+            again = ", ".join(compared(other, counted) for other in others)
             table.add_row(name, runtime, f"{counted.min():.2f}-{counted.max():.2f}", *cells, again)
     click.echo(err=True)
     Console(width=130).print(table)

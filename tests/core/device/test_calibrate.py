@@ -1,6 +1,7 @@
 """Calibration files: what is measured, what costs read off them, and what happens to a run that is stopped."""
 
 import dataclasses
+import itertools
 import json
 import re
 import warnings
@@ -15,7 +16,7 @@ from morph_core.cost.calibration import Estimate, Shares, Table
 from morph_core.cost.costs import elements_moved, flops
 from morph_core.cost.devices import read_calibration
 from morph_core.device import calibrate as calibrating
-from morph_core.device import parts
+from morph_core.device import parts, timing
 from morph_core.device.grid import grids_of
 from morph_core.device.stopwatch import Stopwatch
 from tests.core.calibrations import calibration, forget_warnings
@@ -44,6 +45,8 @@ def attention():
     return keras.Model(tokens, layers.Dense(3, name="head")(layers.GlobalAveragePooling1D()(mixed)))
 
 
+# Whole networks that are timed in every stretch.
+PACERS = {"pacer 0", "pacer 1"}
 NETWORKS = {"branches": branches, "residual": residual, "mlp": mlp, "attention": attention}
 
 
@@ -64,7 +67,7 @@ def made_up_device(monkeypatch):
         milliseconds = of_call(calls[one.call]) if one.call is not None else 0.5 * sum(map(of_call, calls))
         return lambda: milliseconds * copies
 
-    monkeypatch.setattr(calibrating._Run, "_compiled", compiled)
+    monkeypatch.setattr(timing.Timing, "_compiled", compiled)
     monkeypatch.setattr(Stopwatch, "milliseconds", lambda self, calls: [call() for call in calls])
     return timed
 
@@ -101,22 +104,65 @@ def test_costs_of_several_networks_at_once_are_those_of_each(made_up_device, tmp
 
 
 @needs_runtime
-def test_a_run_that_was_stopped_goes_on_where_it_was(made_up_device, tmp_path):
+def test_what_is_compared_is_timed_in_turn(made_up_device, tmp_path, monkeypatch):
+    """All that tables hold in one stretch, and what is measured again in another."""
+    stretches = []
+
+    def milliseconds(self, calls):
+        stretches.append(len(calls) - len(PACERS))
+        return [call() for call in calls]
+
+    monkeypatch.setattr(Stopwatch, "milliseconds", milliseconds)
+    morph.calibrate(branches(), tmp_path / "made.json", runtime=RUNTIME, points=3, networks=2)
+    again = [key for key in made_up_device if key.endswith("again")]
+    assert stretches == [len(made_up_device) - len(again) - len(PACERS), len(again)]
+
+
+@needs_runtime
+@pytest.mark.parametrize("limit", ["_HELD_BYTES", "_STRETCH_SECONDS"])
+def test_a_machine_that_is_slower_at_times_tells_the_same(made_up_device, tmp_path, monkeypatch, limit):
+    """Networks that are timed in every stretch tell how slow it is; what is measured again is left as it is."""
+    steady = morph.calibrate(branches(), tmp_path / "made.json", runtime=RUNTIME, points=3, networks=2)
+    paces = itertools.cycle([1.0, 2.0, 0.5])
+    stretches = []
+
+    def milliseconds(self, calls):
+        stretches.append(len(calls) - len(PACERS))
+        pace = next(paces)
+        return [pace * call() for call in calls]
+
+    monkeypatch.setattr(timing, limit, 0 if limit == "_STRETCH_SECONDS" else 20_000)
+    monkeypatch.setattr(Stopwatch, "milliseconds", milliseconds)
+    with pytest.warns(UserWarning, match="repeats itself only within"):
+        found = morph.calibrate(branches(), tmp_path / "made.json", runtime=RUNTIME, points=3, networks=2)
+    assert len(stretches) > 3
+    if limit == "_STRETCH_SECONDS":
+        assert set(stretches) == {1}
+    assert found.repeatability["entries"] > 0.1
+    for one, other in zip(found.tables, steady.tables, strict=True):
+        assert one.milliseconds == pytest.approx(other.milliseconds)
+    assert found.shares.kernels == pytest.approx(steady.shares.kernels)
+
+
+@needs_runtime
+def test_a_run_that_was_stopped_goes_on_from_what_it_has_timed(made_up_device, tmp_path, monkeypatch):
     model, path = branches(), tmp_path / "made.json"
+    monkeypatch.setattr(timing, "_STRETCH_SECONDS", 0.0)
 
     def stop(progress):
-        if progress.done >= 30:
+        if progress.done >= 30 and "in turn" not in progress.what:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         morph.calibrate(model, path, runtime=RUNTIME, points=3, networks=2, notice=stop)
-    first, made_up_device[:] = list(made_up_device), []
+    first, made_up_device[:] = set(made_up_device) - PACERS, []
     assert len(first) >= 30
     assert sorted(file.name for file in tmp_path.iterdir()) == ["made.json.part"]
     seen = []
     morph.calibrate(model, path, runtime=RUNTIME, points=3, networks=2, notice=seen.append)
-    assert not set(first) & set(made_up_device)
-    assert seen[0].done == len(first) and seen[-1].done == seen[-1].total == len(first) + len(made_up_device)
+    then = set(made_up_device) - PACERS
+    assert not first & then
+    assert seen[0].done == len(first) and seen[-1].done == seen[-1].total == len(first) + len(then)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["made.json"]
 
 

@@ -10,9 +10,9 @@ import pytest
 
 import morph_core as morph
 from morph_core.cost.costs import flops
-from morph_core.device import calibrate as calibrating
 from morph_core.device.steps import steps_of
 from morph_core.device.stopwatch import Stopwatch
+from morph_core.device.timing import Timing
 from tests.core.networks import mlp, residual, two_moons
 
 RUNTIME = {"tensorflow": "tf.function", "jax": "xla"}.get(keras.backend.backend())
@@ -33,7 +33,7 @@ def calibrated(monkeypatch, tmp_path):
             milliseconds = sum(1e-4 * float(flops(call)) + 0.01 for call in chosen if call.makes)
             return lambda: milliseconds * copies
 
-        monkeypatch.setattr(calibrating._Run, "_compiled", compiled)
+        monkeypatch.setattr(Timing, "_compiled", compiled)
         monkeypatch.setattr(
             Stopwatch,
             "milliseconds",

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from morph_core.device import calibrate, export
+from morph_core.device import export, timing
 from morph_tfx.pipelines.commands.cli import cli
 from morph_tfx.pipelines.kubeflow import compiler
 from morph_tfx.pipelines.local import demo, runner
@@ -223,7 +223,7 @@ def call(place):
         for owner, name in (
             (runner, "_run"),
             (demo, "run_pipeline"),
-            (calibrate._Run, "measure"),
+            (timing.Timing, "measure"),
             (export, "_litert_bytes"),
             (export, "_onnx_bytes"),
         ):
