@@ -124,4 +124,4 @@ class _Account:
         if time.monotonic() - self._printed_at >= _PAUSE_S:
             self._printed_at = time.monotonic()
             self._kept.keep()
-            print(f"[calibrate] {now.done} of {now.total} measured, next: {now.what}", flush=True)
+            print(f"[calibrate] {now.done} of {now.total} ready, next: {now.what}", flush=True)

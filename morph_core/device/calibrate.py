@@ -86,7 +86,8 @@ def calibrate(
         "versions": versions(),
         "model": f"{graph.name} ({graph.fingerprint})",
     }
-    asked = {"points": points, "networks": networks, "repeats": repeats}
+    # The last tells records apart from those of a dozen operations at a time, whose times are of other minutes.
+    asked = {"points": points, "networks": networks, "repeats": repeats, "timed": "in turn"}
     record = Record(target, {**measured_on, **asked})
     timing = Timing(graph, chosen, dtype, batch_size, repeats, record)
     try:

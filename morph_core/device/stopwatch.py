@@ -18,6 +18,8 @@ from .runtimes import Call
 _SHORTEST_SECONDS = 1e-3
 _MOST_AT_ONCE = 200
 _WARM_UP = 3
+# So many calls of a group run before the first of them is timed in a turn.
+_RUN_UP = 8
 _QUANTILE = 0.25
 
 
@@ -35,17 +37,38 @@ class Stopwatch:
 
     def milliseconds(self, calls: Sequence[Call]) -> list[float]:
         """Of each call, less an empty one: 0 when the difference is lost in the noise."""
-        timed = [self.empty, *calls]
-        at_once = []
-        for call in timed:
-            for _ in range(_WARM_UP):
-                call()
-            at_once.append(max(1, min(_MOST_AT_ONCE, int(_SHORTEST_SECONDS / max(_seconds(call, 1), 1e-7)))))
-        spent = np.array(
-            [[_seconds(call, times) for call, times in zip(timed, at_once, strict=True)] for _ in range(self.repeats)]
-        )
-        nothing, *found = np.quantile(spent, _QUANTILE, axis=0)
-        return [1e3 * max(0.0, float(seconds - nothing)) for seconds in found]
+        return self.milliseconds_of_groups([calls])[0]
+
+    def milliseconds_of_groups(self, groups: Sequence[Sequence[Call]]) -> list[list[float]]:
+        """Of each call of each group, less an empty one.
+
+        How long a call takes depends on what ran before it: threads that small operations leave asleep make the first
+        large networks after them slower. So a call is timed among those of its own group, in another order in each
+        turn, and all groups in each turn.
+        """
+        timed = [[self.empty, *group] for group in groups]
+        at_once = [[_at_once(call) for call in group] for group in timed]
+        rng = np.random.default_rng(0)
+        spent = [np.zeros((self.repeats, len(group))) for group in timed]
+        for turn in range(self.repeats):
+            for group, times, seconds in zip(timed, at_once, spent, strict=True):
+                order = rng.permutation(len(group))
+                for place in order[-_RUN_UP:]:
+                    group[place]()
+                for place in order:
+                    seconds[turn, place] = _seconds(group[place], times[place])
+        found = []
+        for seconds in spent:
+            nothing, *each = np.quantile(seconds, _QUANTILE, axis=0)
+            found.append([1e3 * max(0.0, float(one - nothing)) for one in each])
+        return found
+
+
+def _at_once(call: Call) -> int:
+    """How many calls are timed as one."""
+    for _ in range(_WARM_UP):
+        call()
+    return max(1, min(_MOST_AT_ONCE, int(_SHORTEST_SECONDS / max(_seconds(call, 1), 1e-7))))
 
 
 def _seconds(call: Call, times: int) -> float:

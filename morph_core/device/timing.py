@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ class CannotRun(MorphError):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a calibration is: `done` of `total` measurements, `what` comes next."""
+    """How far a calibration is: `done` of `total` measurements are ready to be timed, or were; `what` comes next."""
 
     done: int
     total: int
@@ -137,29 +138,33 @@ class Timing:
             CannotRun: the runtime does not run one of them.
         """
         left = [one for one in measurements if one.key not in self.record.milliseconds]
-        pacers = [Measurement(f"pacer {number}", None, widths_of_network(self.graph, number)) for number in _PACERS]
         nothing = parts.empty()
         stopwatch = Stopwatch(self.runtime.compiled(nothing, [parts.random_inputs(nothing)]), self.repeats)
-        pacing: list[Call] = []
+        pacers: dict[str, Call] = {}
         while left:
-            calls: list[Call] = []
+            operations: dict[str, Call] = {}
+            networks: dict[str, Call] = {}
             for one in self._stretch(left):
-                notice(Progress(len(measurements) - len(left) + len(calls), len(measurements), self._name(one)))
-                calls.append(self._compiled(one, self._copies(one)))
-            stretch, left = left[: len(calls)], left[len(calls) :]
+                done = len(measurements) - len(left) + len(operations) + len(networks)
+                notice(Progress(done, len(measurements), self._name(one)))
+                (networks if one.call is None else operations)[one.key] = self._compiled(one)
+            stretch, left = left[: len(operations) + len(networks)], left[len(operations) + len(networks) :]
             # Only now: a layer that cannot run is named by its own measurement.
-            pacing = pacing or [self._compiled(one, 1) for one in pacers]
+            pacers = pacers or self._pacers()
             notice(Progress(len(measurements) - len(left), len(measurements), "all of these in turn"))
-            times = stopwatch.milliseconds([*pacing, *calls])
-            paces = {one.key: time for one, time in zip(pacers, times[: len(pacers)], strict=True)}
+            groups = [operations, pacers | networks]
+            each = stopwatch.milliseconds_of_groups([list(group.values()) for group in groups])
+            times = dict(zip(itertools.chain(*groups), itertools.chain(*each), strict=True))
+            paces = {key: times[key] for key in pacers}
             # What is measured again tells how far the machine is from itself, its pace included.
             pace = 1.0 if stretch[0].is_again else _pace(paces, self.record.milliseconds)
-            found = {
-                one.key: time / self._copies(one) / pace
-                for one, time in zip(stretch, times[len(pacers) :], strict=True)
-            }
+            found = {one.key: times[one.key] / self._copies(one) / pace for one in stretch}
             self.record.add({**found, **paces, **self.record.milliseconds})
         notice(Progress(len(measurements), len(measurements), "done"))
+
+    def _pacers(self) -> dict[str, Call]:
+        made = [Measurement(f"pacer {number}", None, widths_of_network(self.graph, number)) for number in _PACERS]
+        return {one.key: self._compiled(one) for one in made}
 
     def _stretch(self, left: Sequence[Measurement]) -> Iterator[Measurement]:
         """What is made ready before it is timed; to be asked for the next one when one is ready."""
@@ -183,14 +188,14 @@ class Timing:
     def _name(self, one: Measurement) -> str:
         return "whole networks" if one.call is None else self.graph.trace.calls[one.call].name
 
-    def _compiled(self, one: Measurement, copies: int) -> Call:
+    def _compiled(self, one: Measurement) -> Call:
         """What is to be timed, having run once."""
         try:
             if one.call is None:
                 made = parts.whole(self.graph, one.widths, self.dtype, self.batch_size)
             else:
                 made = parts.one_call(self.graph, one.call, one.widths, self.dtype, self.batch_size)
-            call = self.runtime.compiled(made, [parts.random_inputs(made, seed) for seed in range(copies)])
+            call = self.runtime.compiled(made, [parts.random_inputs(made, seed) for seed in range(self._copies(one))])
             call()
         except MorphError as error:
             raise CannotRun(str(error)) from error

@@ -154,20 +154,20 @@ def test_what_cannot_be_measured_leaves_nothing(run, tmp_path, monkeypatch):
 
 
 def test_a_calibration_that_ended_early_goes_on_where_it_was(run, tmp_path, monkeypatch, capsys):
-    milliseconds, timed = Stopwatch.milliseconds, []
+    milliseconds, timed = Stopwatch.milliseconds_of_groups, []
 
-    def counting(stopwatch, calls):
-        timed.append(calls)
+    def counting(stopwatch, groups):
+        timed.append(groups)
         if len(timed) == ends_at:
             raise KeyboardInterrupt
-        return milliseconds(stopwatch, calls)
+        return milliseconds(stopwatch, groups)
 
     def count(name, **changes):
         timed.clear()
         run(DeviceCalibrator(module_file=RAW_DIGITS, custom_config={"checkpoint_dir": str(folder)}, **changes), name)
         return len(timed)
 
-    monkeypatch.setattr(Stopwatch, "milliseconds", counting)
+    monkeypatch.setattr(Stopwatch, "milliseconds_of_groups", counting)
     folder, ends_at = tmp_path / "volume", 2
     with pytest.raises(KeyboardInterrupt):
         count("ended", **QUICK)

@@ -8,6 +8,7 @@ import morph_core as morph
 from morph_core.cost import costs
 from morph_core.cost.calibration import Estimate, Shares
 from morph_core.cost.machine import this_machine
+from morph_core.device.stopwatch import Stopwatch
 
 WIDTHS_OF_4 = {"1": 0.5, "2": 0.5, "4": 0.0, "8": 0.0, "16": 0.0}
 """The waste of a device that wants multiples of 4."""
@@ -35,3 +36,19 @@ def calibration(name: str, machine: str = "", batch_size: int = 1, **changes: An
 def forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     """That a calibration is another machine's is told once in a process: let it be told again."""
     monkeypatch.setattr(costs, "_told", set())
+
+
+def timed_by(monkeypatch, pace_of):
+    """Takes what a call returns for its milliseconds, times what `pace_of()` says of the machine.
+
+    Returns:
+        How many calls each stretch has timed, which grows.
+    """
+    stretches = []
+
+    def milliseconds(self, groups):
+        stretches.append(sum(map(len, groups)))
+        return [[pace_of() * call() for call in group] for group in groups]
+
+    monkeypatch.setattr(Stopwatch, "milliseconds_of_groups", milliseconds)
+    return stretches

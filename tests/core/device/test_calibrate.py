@@ -1,7 +1,6 @@
 """Calibration files: what is measured, what costs read off them, and what happens to a run that is stopped."""
 
 import dataclasses
-import itertools
 import json
 import re
 import warnings
@@ -18,8 +17,7 @@ from morph_core.cost.devices import read_calibration
 from morph_core.device import calibrate as calibrating
 from morph_core.device import parts, timing
 from morph_core.device.grid import grids_of
-from morph_core.device.stopwatch import Stopwatch
-from tests.core.calibrations import calibration, forget_warnings
+from tests.core.calibrations import calibration, forget_warnings, timed_by
 from tests.core.networks import conv, mlp, network, random_structure, residual, two_moons
 
 BACKEND = keras.backend.backend()
@@ -61,14 +59,14 @@ def made_up_device(monkeypatch):
     def of_call(call) -> float:
         return float(3e-6 * flops(call) + 2e-6 * elements_moved(call, flops(call)) + 0.01) if call.makes else 0.0
 
-    def compiled(run, one, copies):
+    def compiled(run, one):
         timed.append(one.key)
         calls = run.graph.call_widths(one.widths.astype(float))
         milliseconds = of_call(calls[one.call]) if one.call is not None else 0.5 * sum(map(of_call, calls))
-        return lambda: milliseconds * copies
+        return lambda: milliseconds * run._copies(one)
 
     monkeypatch.setattr(timing.Timing, "_compiled", compiled)
-    monkeypatch.setattr(Stopwatch, "milliseconds", lambda self, calls: [call() for call in calls])
+    timed_by(monkeypatch, lambda: 1.0)
     return timed
 
 
@@ -106,16 +104,10 @@ def test_costs_of_several_networks_at_once_are_those_of_each(made_up_device, tmp
 @needs_runtime
 def test_what_is_compared_is_timed_in_turn(made_up_device, tmp_path, monkeypatch):
     """All that tables hold in one stretch, and what is measured again in another."""
-    stretches = []
-
-    def milliseconds(self, calls):
-        stretches.append(len(calls) - len(PACERS))
-        return [call() for call in calls]
-
-    monkeypatch.setattr(Stopwatch, "milliseconds", milliseconds)
+    stretches = timed_by(monkeypatch, lambda: 1.0)
     morph.calibrate(branches(), tmp_path / "made.json", runtime=RUNTIME, points=3, networks=2)
     again = [key for key in made_up_device if key.endswith("again")]
-    assert stretches == [len(made_up_device) - len(again) - len(PACERS), len(again)]
+    assert stretches == [len(made_up_device) - len(again), len(again) + len(PACERS)]
 
 
 @needs_runtime
@@ -123,21 +115,13 @@ def test_what_is_compared_is_timed_in_turn(made_up_device, tmp_path, monkeypatch
 def test_a_machine_that_is_slower_at_times_tells_the_same(made_up_device, tmp_path, monkeypatch, limit):
     """Networks that are timed in every stretch tell how slow it is; what is measured again is left as it is."""
     steady = morph.calibrate(branches(), tmp_path / "made.json", runtime=RUNTIME, points=3, networks=2)
-    paces = itertools.cycle([1.0, 2.0, 0.5])
-    stretches = []
-
-    def milliseconds(self, calls):
-        stretches.append(len(calls) - len(PACERS))
-        pace = next(paces)
-        return [pace * call() for call in calls]
-
     monkeypatch.setattr(timing, limit, 0 if limit == "_STRETCH_SECONDS" else 20_000)
-    monkeypatch.setattr(Stopwatch, "milliseconds", milliseconds)
+    stretches = timed_by(monkeypatch, lambda: (0.5, 1.0, 2.0)[len(stretches) % 3])
     with pytest.warns(UserWarning, match="repeats itself only within"):
         found = morph.calibrate(branches(), tmp_path / "made.json", runtime=RUNTIME, points=3, networks=2)
     assert len(stretches) > 3
     if limit == "_STRETCH_SECONDS":
-        assert set(stretches) == {1}
+        assert set(stretches) == {1 + len(PACERS)}
     assert found.repeatability["entries"] > 0.1
     for one, other in zip(found.tables, steady.tables, strict=True):
         assert one.milliseconds == pytest.approx(other.milliseconds)
@@ -186,7 +170,7 @@ def test_what_another_calibration_has_left_is_not_gone_on_with(made_up_device, t
 @needs_runtime
 def test_an_unsteady_machine_is_told_of(made_up_device, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    monkeypatch.setattr(Stopwatch, "milliseconds", lambda self, calls: [c() * rng.uniform(0.5, 1.5) for c in calls])
+    timed_by(monkeypatch, lambda: rng.uniform(0.5, 1.5))
     with pytest.warns(UserWarning, match=r"'made' repeats itself only within \d+% .* with more repeats"):
         calibration = morph.calibrate(mlp(), tmp_path / "made.json", runtime=RUNTIME, points=3)
     assert calibration.repeatability["entries"] > 0.1

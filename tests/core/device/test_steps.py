@@ -11,8 +11,8 @@ import pytest
 import morph_core as morph
 from morph_core.cost.costs import flops
 from morph_core.device.steps import steps_of
-from morph_core.device.stopwatch import Stopwatch
 from morph_core.device.timing import Timing
+from tests.core.calibrations import timed_by
 from tests.core.networks import mlp, residual, two_moons
 
 RUNTIME = {"tensorflow": "tf.function", "jax": "xla"}.get(keras.backend.backend())
@@ -26,19 +26,15 @@ def calibrated(monkeypatch, tmp_path):
     def calibrate(model, pads_to, noise=0.0):
         rng = np.random.default_rng(0)
 
-        def compiled(run, one, copies):
+        def compiled(run, one):
             widths = np.where(run.graph.prunable, np.ceil(one.widths / pads_to) * pads_to, one.widths)
             calls = run.graph.call_widths(widths.astype(float))
             chosen = calls if one.call is None else [calls[one.call]]
             milliseconds = sum(1e-4 * float(flops(call)) + 0.01 for call in chosen if call.makes)
-            return lambda: milliseconds * copies
+            return lambda: milliseconds * run._copies(one)
 
         monkeypatch.setattr(Timing, "_compiled", compiled)
-        monkeypatch.setattr(
-            Stopwatch,
-            "milliseconds",
-            lambda self, calls: [call() * rng.uniform(1 - noise, 1 + noise) for call in calls],
-        )
+        timed_by(monkeypatch, lambda: rng.uniform(1 - noise, 1 + noise))
         return morph.calibrate(model, tmp_path / "made.json", runtime=RUNTIME, points=3, networks=2)
 
     return calibrate
