@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,18 +39,21 @@ class Stopwatch:
         """Of each call, less an empty one: 0 when the difference is lost in the noise."""
         return self.milliseconds_of_groups([calls])[0]
 
-    def milliseconds_of_groups(self, groups: Sequence[Sequence[Call]]) -> list[list[float]]:
+    def milliseconds_of_groups(
+        self, groups: Sequence[Sequence[Call]], notice: Callable[[int], None] = lambda turn: None
+    ) -> list[list[float]]:
         """Of each call of each group, less an empty one.
 
         How long a call takes depends on what ran before it: threads that small operations leave asleep make the first
         large networks after them slower. So a call is timed among those of its own group, in another order in each
-        turn, and all groups in each turn.
+        turn, and all groups in each turn. Before each turn `notice` is told how many are done.
         """
         timed = [[self.empty, *group] for group in groups]
         at_once = [[_at_once(call) for call in group] for group in timed]
         rng = np.random.default_rng(0)
         spent = [np.zeros((self.repeats, len(group))) for group in timed]
         for turn in range(self.repeats):
+            notice(turn)
             for group, times, seconds in zip(timed, at_once, spent, strict=True):
                 order = rng.permutation(len(group))
                 for place in order[-_RUN_UP:]:

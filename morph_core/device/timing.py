@@ -151,9 +151,13 @@ class Timing:
             stretch, left = left[: len(operations) + len(networks)], left[len(operations) + len(networks) :]
             # Only now: a layer that cannot run is named by its own measurement.
             pacers = pacers or self._pacers()
-            notice(Progress(len(measurements) - len(left), len(measurements), "all of these in turn"))
+            done = len(measurements) - len(left)
+
+            def in_turn(turn: int, done: int = done) -> None:
+                notice(Progress(done, len(measurements), f"all that is ready, in turn {turn + 1} of {self.repeats}"))
+
             groups = [operations, pacers | networks]
-            each = stopwatch.milliseconds_of_groups([list(group.values()) for group in groups])
+            each = stopwatch.milliseconds_of_groups([list(group.values()) for group in groups], in_turn)
             times = dict(zip(itertools.chain(*groups), itertools.chain(*each), strict=True))
             paces = {key: times[key] for key in pacers}
             # What is measured again tells how far the machine is from itself, its pace included.

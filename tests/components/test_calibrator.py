@@ -156,11 +156,11 @@ def test_what_cannot_be_measured_leaves_nothing(run, tmp_path, monkeypatch):
 def test_a_calibration_that_ended_early_goes_on_where_it_was(run, tmp_path, monkeypatch, capsys):
     milliseconds, timed = Stopwatch.milliseconds_of_groups, []
 
-    def counting(stopwatch, groups):
+    def counting(stopwatch, groups, notice):
         timed.append(groups)
         if len(timed) == ends_at:
             raise KeyboardInterrupt
-        return milliseconds(stopwatch, groups)
+        return milliseconds(stopwatch, groups, notice)
 
     def count(name, **changes):
         timed.clear()
