@@ -57,19 +57,9 @@ def main(
     warnings.simplefilter("ignore")
     table = Table(title="Milliseconds of one example", title_justify="left")
     table.caption = "The goal: measured within 5 % of the budget, never over it by more than the machine repeats."
-    for heading in (
-        "network",
-        "runtime",
-        "target",
-        "seed",
-        "seed now",
-        "budget",
-        "predicted",
-        "measured",
-        "off",
-        "repeats",
-    ):
-        table.add_column(heading, no_wrap=True, justify="left" if heading in ("network", "runtime") else "right")
+    figures = ("target", "seed", "seed now", "budget", "predicted", "measured", "off", "repeats")
+    for heading in ("network", "runtime", *figures):
+        table.add_column(heading, no_wrap=True, justify="right" if heading in figures else "left")
     for name in names or NETWORKS:
         for runtime in runtimes or RUNTIMES:
             calibration = calibrated(name, runtime, folder, **OPTIONS)

@@ -48,9 +48,10 @@ def test_what_takes_no_longer_than_an_empty_call_takes_nothing(machine):
 def test_groups_are_timed_apart_and_in_turn(machine):
     watch = Stopwatch(machine.call(0.0), repeats=4)
     small, large = [1.0, 1.25, 1.5], [8.0, 9.0]
-    found = watch.milliseconds_of_groups(
-        [[machine.call(each, "small") for each in small], [machine.call(each, "large") for each in large]]
-    )
+    groups = [[machine.call(each, "small") for each in small], [machine.call(each, "large") for each in large]]
+    told = []
+    found = watch.milliseconds_of_groups(groups, told.append)
+    assert told == [0, 1, 2, 3]
     assert found == [pytest.approx(small), pytest.approx(large)]
     log = [each for each in machine.log if each]
     runs = [each in large for each in log]
