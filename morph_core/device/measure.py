@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import time
 
 import keras
 
@@ -16,7 +17,9 @@ from . import parts
 from .runtimes import find_runtime
 from .stopwatch import Stopwatch
 
-_TURNS, _REPEATS = 3, 30
+_TURNS, _LEAST_REPEATS, _MOST_REPEATS = 3, 30, 3000
+# What a turn takes, unless that is more or fewer repeats: so long that what runs beside it for a moment does not show.
+_TURN_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,11 @@ def measure(model: keras.Model, structure: Structure, calibration: Calibration) 
     for widths in (graph.seed_widths, structure.widths_in(graph)):
         made = parts.whole(graph, widths, how["dtype"], batch)
         calls.append(runtime.compiled(made, [parts.random_inputs(made)]))
-    stopwatch = Stopwatch(runtime.compiled(nothing, [parts.random_inputs(nothing)]), _REPEATS)
+    stopwatch = Stopwatch(runtime.compiled(nothing, [parts.random_inputs(nothing)]), _LEAST_REPEATS)
+    started = time.monotonic()
+    stopwatch.milliseconds(calls)
+    repeats = int(_TURN_SECONDS / (time.monotonic() - started + 1e-6) * _LEAST_REPEATS)
+    stopwatch = dataclasses.replace(stopwatch, repeats=min(max(repeats, _LEAST_REPEATS), _MOST_REPEATS))
     turns = list(zip(*(stopwatch.milliseconds(calls) for _ in range(_TURNS)), strict=True))
     seed, small = (statistics.median(times) for times in turns)
     apart = [(max(times) - min(times)) / max(statistics.median(times), 1e-9) for times in turns]
