@@ -14,11 +14,11 @@ from ..cost.costs import elements_moved, flops, latency
 from ..network.graph import ChannelGraph
 from .grid import Grid
 from .steps import Steps, waste
+from .stopwatch import LEAST_MS
 from .timing import again_key, point_key, step_key, widths_of_network
 
 # How firmly the two shares are held together where the networks do not tell them apart.
 _HOLD = 0.03
-_LEAST_MS = 1e-3
 
 
 def fitted(
@@ -73,14 +73,14 @@ def fitted(
 def _repeatability(found: dict[str, float], kind: str) -> float:
     """The median of the relative differences between what was measured twice; 0 where nothing was."""
     pairs = [(found[key], found[again_key(key)]) for key in found if key.startswith(kind) and again_key(key) in found]
-    return statistics.median([abs(a - b) / max((a + b) / 2, _LEAST_MS) for a, b in pairs]) if pairs else 0.0
+    return statistics.median([abs(a - b) / max((a + b) / 2, LEAST_MS) for a, b in pairs]) if pairs else 0.0
 
 
 def _estimate(rows: np.ndarray) -> Estimate:
     """Factors of GFLOPs, gigabytes and a constant, from rows of these two and milliseconds."""
     if not len(rows):
         return Estimate(0.0, 0.0, 0.0)
-    times = np.maximum(rows[:, 2], _LEAST_MS)
+    times = np.maximum(rows[:, 2], LEAST_MS)
     return Estimate(*_least_squares(np.column_stack([rows[:, :2], np.ones(len(rows))]), times))
 
 

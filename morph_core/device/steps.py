@@ -17,12 +17,12 @@ import numpy as np
 from ..cost.calibration import STEPS, is_work, signature
 from ..cost.costs import flops
 from ..network.graph import ChannelGraph
+from .stopwatch import LEAST_MS
 
 # Multiples of this lie on the line; every width that a device prefers divides it, or it shows at none of `STEPS`.
 _WHOLE = 2 * STEPS[-1]
 # So many calls are timed.
 _CALLS = 3
-_LEAST_MS = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,6 @@ def waste(timed: Sequence[tuple[Steps, Mapping[int, float]]]) -> dict[str, float
         slope, start = np.polyfit(whole, [milliseconds[width] for width in whole], 1)
         for width in steps.widths:
             if width % _WHOLE:
-                expected = max(start + slope * width, _LEAST_MS)
+                expected = max(start + slope * width, LEAST_MS)
                 found.setdefault(str(width % _WHOLE), []).append(milliseconds[width] / expected - 1)
     return {step: statistics.median(shares) for step, shares in found.items()}

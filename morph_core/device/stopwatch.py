@@ -14,6 +14,8 @@ import numpy as np
 
 from .runtimes import Call
 
+# What is compared by its share counts as no shorter than this.
+LEAST_MS = 1e-3
 # A call shorter than this is timed several times at once, so that the clock's own resolution does not show.
 _SHORTEST_SECONDS = 1e-3
 _MOST_AT_ONCE = 200

@@ -18,7 +18,7 @@ from .grid import Grid
 from .record import Record
 from .runtimes import Call, Runtime, lacking
 from .steps import Steps
-from .stopwatch import Stopwatch
+from .stopwatch import LEAST_MS, Stopwatch
 
 # The least that is measured a second time, to tell the repeatability, and one in how many.
 _FEWEST_AGAIN, _ONE_IN = 8, 12
@@ -27,7 +27,6 @@ _FEWEST_AGAIN, _ONE_IN = 8, 12
 _HELD_BYTES, _STRETCH_SECONDS = 1 << 30, 300.0
 # Whole networks that are timed in every stretch, to tell how fast the machine is in each.
 _PACERS = (0, 1)
-_LEAST_MS = 1e-3
 # Ends the keys of what is measured a second time.
 _AGAIN = " again"
 
@@ -216,5 +215,5 @@ class Timing:
 
 def _pace(times: Mapping[str, float], first: Mapping[str, float]) -> float:
     """How much longer the same networks take than in the first stretch."""
-    ratios = [max(times[key], _LEAST_MS) / max(first.get(key, times[key]), _LEAST_MS) for key in times]
+    ratios = [max(times[key], LEAST_MS) / max(first.get(key, times[key]), LEAST_MS) for key in times]
     return statistics.geometric_mean(ratios)
