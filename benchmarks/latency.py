@@ -32,7 +32,7 @@ from benchmarks.step import resnet20
 from morph_core.cost.devices import read_calibration
 from morph_core.device import parts
 from morph_core.device.runtimes import RUNTIMES, find_runtime
-from morph_core.device.stopwatch import Stopwatch
+from morph_core.device.stopwatch import stopwatch_of
 from morph_core.files import write_whole
 
 # Seeds of the networks that are predicted; a calibration's own are small numbers.
@@ -91,8 +91,7 @@ def measured(
     path = folder / f"{name}-{runtime}-batch{batch_size}-measured.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     chosen = find_runtime(runtime, "float32")
-    nothing = parts.empty()
-    stopwatch = Stopwatch(chosen.compiled(nothing, [parts.random_inputs(nothing)]), repeats)
+    stopwatch = stopwatch_of(chosen, repeats)
     for again in range(rounds):
         keys = [f"{number} {again}" for number in range(count)]
         if all(key in found for key in keys):

@@ -27,7 +27,6 @@ from benchmarks.latency import NETWORKS, calibrated
 from morph_core.device.runtimes import RUNTIMES
 
 EPOCHS, STEPS, BATCH = 6, 10, 16
-OPTIONS = {"batch_size": 1, "points": 6, "networks": 8, "repeats": 30}
 
 
 def searched(name: str, path: pathlib.Path, target: float, seed: int) -> tuple[keras.Model, morph.Structure]:
@@ -62,13 +61,13 @@ def main(
         table.add_column(heading, no_wrap=True, justify="right" if heading in figures else "left")
     for name in names or NETWORKS:
         for runtime in runtimes or RUNTIMES:
-            calibration = calibrated(name, runtime, folder, **OPTIONS)
+            calibration = calibrated(name, runtime, folder)
+            whole = morph.ChannelGraph.from_model(NETWORKS[name]()).cost(morph.latency(calibration))
             for target in targets:
                 for seed in range(seeds):
                     click.echo(f"\r{name}, {runtime}, {target}, search {seed + 1} of {seeds}   ", err=True, nl=False)
                     model, structure = searched(name, folder / f"{name}-{runtime}.json", target, seed)
                     found = morph.measure(model, structure, calibration)
-                    whole = morph.ChannelGraph.from_model(model).cost(morph.latency(calibration))
                     budget = target * whole
                     times = (whole, found.seed, budget, found.predicted, found.structure)
                     shares = (found.structure / budget - 1, found.repeatability)

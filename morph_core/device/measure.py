@@ -15,7 +15,7 @@ from ..network.graph import ChannelGraph
 from ..structure.structure import MEASURED_LATENCY, Structure
 from . import parts
 from .runtimes import find_runtime
-from .stopwatch import Stopwatch
+from .stopwatch import stopwatch_of
 
 _TURNS, _LEAST_REPEATS, _MOST_REPEATS = 3, 30, 3000
 # What a turn takes, unless that is more or fewer repeats: so long that what runs beside it for a moment does not show.
@@ -68,12 +68,11 @@ def measure(model: keras.Model, structure: Structure, calibration: Calibration) 
     how = calibration.measured_on
     runtime, batch = find_runtime(how["runtime"], how["dtype"]), how["batch_size"]
     graph = ChannelGraph.from_model(model)
-    nothing = parts.empty()
     calls = []
     for widths in (graph.seed_widths, structure.widths_in(graph)):
         made = parts.whole(graph, widths, how["dtype"], batch)
         calls.append(runtime.compiled(made, [parts.random_inputs(made)]))
-    stopwatch = Stopwatch(runtime.compiled(nothing, [parts.random_inputs(nothing)]), _LEAST_REPEATS)
+    stopwatch = stopwatch_of(runtime, _LEAST_REPEATS)
     started = time.monotonic()
     stopwatch.milliseconds(calls)
     repeats = int(_TURN_SECONDS / (time.monotonic() - started + 1e-6) * _LEAST_REPEATS)

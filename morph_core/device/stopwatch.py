@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .runtimes import Call
+from . import parts
+from .runtimes import Call, Runtime
 
 # What is compared by its share counts as no shorter than this.
 LEAST_MS = 1e-3
@@ -67,6 +68,12 @@ class Stopwatch:
             nothing, *each = np.quantile(seconds, _QUANTILE, axis=0)
             found.append([1e3 * max(0.0, float(one - nothing)) for one in each])
         return found
+
+
+def stopwatch_of(runtime: Runtime, repeats: int) -> Stopwatch:
+    """A stopwatch for what this runtime runs; its empty call is one of that runtime."""
+    nothing = parts.empty()
+    return Stopwatch(runtime.compiled(nothing, [parts.random_inputs(nothing)]), repeats)
 
 
 def _at_once(call: Call) -> int:

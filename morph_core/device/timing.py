@@ -18,7 +18,7 @@ from .grid import Grid
 from .record import Record
 from .runtimes import Call, Runtime, lacking
 from .steps import Steps
-from .stopwatch import LEAST_MS, Stopwatch
+from .stopwatch import LEAST_MS, stopwatch_of
 
 # The least that is measured a second time, to tell the repeatability, and one in how many.
 _FEWEST_AGAIN, _ONE_IN = 8, 12
@@ -137,17 +137,18 @@ class Timing:
             CannotRun: the runtime does not run one of them.
         """
         left = [one for one in measurements if one.key not in self.record.milliseconds]
-        nothing = parts.empty()
-        stopwatch = Stopwatch(self.runtime.compiled(nothing, [parts.random_inputs(nothing)]), self.repeats)
+        stopwatch = stopwatch_of(self.runtime, self.repeats)
         pacers: dict[str, Call] = {}
         while left:
+            stretch: list[Measurement] = []
             operations: dict[str, Call] = {}
             networks: dict[str, Call] = {}
             for one in self._stretch(left):
-                done = len(measurements) - len(left) + len(operations) + len(networks)
+                done = len(measurements) - len(left) + len(stretch)
                 notice(Progress(done, len(measurements), self._name(one)))
                 (networks if one.call is None else operations)[one.key] = self._compiled(one)
-            stretch, left = left[: len(operations) + len(networks)], left[len(operations) + len(networks) :]
+                stretch.append(one)
+            left = left[len(stretch) :]
             # Only now: a layer that cannot run is named by its own measurement.
             pacers = pacers or self._pacers()
             done = len(measurements) - len(left)
@@ -174,7 +175,7 @@ class Timing:
         started, held = time.monotonic(), 0.0
         for one in left:
             full = held > _HELD_BYTES or time.monotonic() - started > _STRETCH_SECONDS
-            if held and (full or one.is_again != left[0].is_again):
+            if one is not left[0] and (full or one.is_again != left[0].is_again):
                 return
             held += self._bytes(one)
             yield one
@@ -183,7 +184,7 @@ class Timing:
         """What it reads and writes when it runs, its weights among that."""
         calls = self.graph.call_widths(one.widths.astype(float))
         chosen = calls if one.call is None else [calls[one.call]]
-        return sum(max(1.0, float(elements_moved(call, flops(call)))) for call in chosen) * 4 * self.batch_size
+        return sum(float(elements_moved(call, flops(call))) for call in chosen) * 4 * self.batch_size
 
     def _copies(self, one: Measurement) -> int:
         return 1 if one.call is None else self.runtime.copies
