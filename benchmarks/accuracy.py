@@ -38,11 +38,10 @@ class Arm:
     """One way to a small network.
 
     Attributes:
-        kind: "seed", "uniform", "random", "in place" (one run), "uniform in place" (one run that may choose the
-            channels of a layer, and not how many; not where it may take whole blocks, which leaves their widths to
-            others), "two cycles" (one run with two searches and a widening between them), "expanded" (one run that
-            searches below the budget, then widens to it), "scratch" (search, then train anew for the epochs that are
-            left), "shape" (likewise, for all epochs, on top of the search's) or "peer" (Torch-Pruning).
+        kind: "seed", "uniform", "random", "in place" (one run), "two cycles" (one run with two searches and a widening
+            between them), "expanded" (one run that searches below the budget, then widens to it), "scratch" (search,
+            then train anew for the epochs that are left), "shape" (likewise, for all epochs, on top of the search's) or
+            "peer" (Torch-Pruning).
         part: of the epochs that the search takes.
         settings: further arguments of the search, of the widening or of the peer.
         longer: trains as many FLOPs as the run in one piece.
@@ -60,7 +59,7 @@ ARMS = {
     "seed": Arm("seed"),
     "uniform": Arm("uniform"),
     "in place": Arm("in place", 0.25),
-    "uniform, in place": Arm("uniform in place", 0.25),
+    "uniform, in place": Arm("in place", 0.25, {"min_channels": "uniform"}),
     "uniform, same compute": Arm("uniform", longer=True),
     "random": Arm("random"),
     "random, same compute": Arm("random", longer=True),
@@ -114,9 +113,8 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
     started, full, spent = time.process_time(), 0, Spent()
     if arm.part:
         full = max(2 if arm.kind == "two cycles" else 1, round(arm.part * epochs))
-    if arm.kind in ("in place", "uniform in place"):
-        goal = uniform_only(graph, target) if arm.kind == "uniform in place" else {"target": target}
-        search = morph.StructureSearch(model, search_fraction=arm.part, **goal, **arm.settings)
+    if arm.kind == "in place":
+        search = morph.StructureSearch(model, target=target, search_fraction=arm.part, **arm.settings)
         train(search, data, epochs, callbacks=[spent], narrow=arm.narrow)
         student = search.result()
     elif arm.kind == "two cycles":
@@ -150,16 +148,6 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
         "compute": spent.flops / graph.cost("flops") or full + epochs * share,
         "widths": [int(width) for width in left.seed_widths],
         "cpu_seconds": round(time.process_time() - started, 1),
-    }
-
-
-def uniform_only(graph: morph.ChannelGraph, target: dict[str, float]) -> dict:
-    """Arguments of a search that uniform widths alone satisfy: they cost what it may spend, and no layer gets fewer."""
-    wanted = morph.uniform(graph, target=target)
-    costs = {cost: graph.cost(cost, wanted) / graph.cost(cost) for cost in target}
-    return {
-        "target": {cost: share * (1 + 1e-9) for cost, share in costs.items()},
-        "min_channels": {name: group["width"] for name, group in wanted.groups.items()},
     }
 
 
@@ -290,8 +278,6 @@ def study(
         known = {row["arm"]: row for row in rows if all(row[key] == value for key, value in same.items())}
         arm = ARMS[label]
         if label in known or (arm.kind == "peer" and not torch_python):
-            continue
-        if arm.kind == "uniform in place" and NETWORKS[name].has_blocks:
             continue
         if arm.kind == "peer":
             assert torch_python is not None

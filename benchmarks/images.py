@@ -23,11 +23,10 @@ PEAK, FIRST, MOMENTUM, DECAY = 0.1, 0.01, 0.9, 5e-4
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A seed, how long each arm of the study trains it in all, and whether a search may take whole blocks of it."""
+    """A seed, and how long each arm of the study trains it in all."""
 
     build: Callable[[], keras.Model]
     epochs: int
-    has_blocks: bool = False
 
 
 def load(folder: pathlib.Path, judged: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -98,8 +97,8 @@ NETWORKS = {
     "front-heavy": Network(lambda: plain((48, 48, 32, 32, 16, 16)), 16),
     "well-shaped": Network(lambda: plain((16, 16, 32, 32, 64, 64)), 8),
     "equal widths": Network(lambda: plain((32, 32, 32, 32, 32, 32)), 8),
-    "residual": Network(lambda: residual((32, 32, 32), 1), 8, has_blocks=True),
-    "ResNet-20": Network(lambda: residual((16, 32, 64), 3), 16, has_blocks=True),
+    "residual": Network(lambda: residual((32, 32, 32), 1), 8),
+    "ResNet-20": Network(lambda: residual((16, 32, 64), 3), 16),
 }
 
 

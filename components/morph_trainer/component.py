@@ -19,7 +19,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.types.system_executions import Train
 
 from morph_core import MorphError
-from morph_core.structure.choices import Multiples
+from morph_core.structure.choices import Floors, Multiples
 
 from ..artifacts.calibration import DeviceCalibration
 from ..structure_exporter import MorphStructure
@@ -118,7 +118,7 @@ class MorphTrainer(base_component.BaseComponent):
         gate: str | RuntimeParameter = "auto",
         expand_to: float | RuntimeParameter | None = None,
         multiple_of: Multiples | RuntimeParameter | None = None,
-        min_channels: int | Mapping[str, int] | RuntimeParameter | None = None,
+        min_channels: Floors | RuntimeParameter | None = None,
         train_args: trainer_pb2.TrainArgs | RuntimeParameter | None = None,
         eval_args: trainer_pb2.EvalArgs | RuntimeParameter | None = None,
         custom_config: dict[str, Any] | RuntimeParameter | None = None,
@@ -158,8 +158,9 @@ class MorphTrainer(base_component.BaseComponent):
                 several costs, until the first of them does.
             multiple_of: keep widths on multiples of so many channels, or, as a dict, those of the layers it names;
                 "auto" takes the number from a measured latency.
-            min_channels: channels that each layer keeps, unless its branch goes whole; a number or numbers by layer. A
-                `RuntimeParameter` of this and of multiple_of holds JSON, as does one of target or budget that is text.
+            min_channels: channels that each layer keeps, unless its branch goes whole; a number or numbers by layer, or
+                "uniform": what it has when all layers are narrowed alike to the budget. A `RuntimeParameter` of this
+                and of multiple_of holds JSON, as does one of target or budget that is text.
             train_args: `splits` (default: train) and `num_steps`, the total number of steps.
             eval_args: `splits` (default: eval) and `num_steps` of each validation; default: the whole split.
             custom_config: `epochs` (of the whole run) and `batch_size`, `hparams` for `build_model`, `cycle` to show,

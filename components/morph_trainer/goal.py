@@ -17,7 +17,7 @@ import morph_core as morph
 from morph_core.cost.amounts import amounts_by_cost
 from morph_core.cost.costs import Cost, on_device
 from morph_core.search.gate_names import check_gate
-from morph_core.structure.choices import check_counts
+from morph_core.structure.choices import check_counts, check_floors
 
 from ..artifacts.calibration import check_calibrated
 
@@ -38,7 +38,7 @@ class Goal:
         gate: name of a gate, as in `morph_core.GATES`, or "auto".
         expand_to: fraction of the original seed's costs to widen the result to; None leaves it as found.
         multiple_of: channels that widths are multiples of, or numbers by layer.
-        min_channels: channels that a layer keeps at least, or numbers by layer.
+        min_channels: channels that a layer keeps at least, numbers by layer, or "uniform".
         search_fraction: the part of the epochs after which the network is cut and trained to the end; None searches in
             all of them.
     """
@@ -115,9 +115,10 @@ class Goal:
                 _check_number(name, given.get(name))
         for name in ("strength", "expand_to"):
             _check_number(name, getattr(self, name))
-        for name in _COUNTS:
-            if _known(getattr(self, name)):
-                check_counts(name, getattr(self, name))
+        if _known(self.multiple_of):
+            check_counts("multiple_of", self.multiple_of)
+        if _known(self.min_channels):
+            check_floors(self.min_channels, has_budget=bool({"target", "budget"} & set(given)))
         largest = max(self.target.values()) if isinstance(self.target, Mapping) else self.target
         if _known(largest) and largest > 1:
             raise morph.MorphError(

@@ -14,7 +14,20 @@ from ..cost.costs import Cost, cost_of
 from ..errors import MorphError
 from ..network.graph import ChannelGraph
 from ..structure.budget import Budget, Limit, budget_of
-from ..structure.choices import AUTO, DEFAULT_FLOOR, Choices, Counts, Multiples, choices_of, multiples_for
+from ..structure.choices import (
+    AUTO,
+    DEFAULT_FLOOR,
+    UNIFORM,
+    Choices,
+    Counts,
+    Floors,
+    Multiples,
+    channels_of_each,
+    check_floors,
+    choices_of,
+    multiples_for,
+)
+from ..structure.expand import uniform_widths
 from ..structure.snap import check_feasible, smallest_used
 from .controller import Controller
 from .gate_names import check_gate
@@ -50,7 +63,7 @@ def plan_of(
     strength: float | None,
     gate: str,
     multiple_of: Multiples,
-    min_channels: Counts | None,
+    min_channels: Floors | None,
     search_fraction: float,
     allow_uncounted: bool,
 ) -> Plan:
@@ -62,6 +75,7 @@ def plan_of(
     _check_fraction(search_fraction)
     settings: dict[str, Any] = {"gate": gate}
     steered = target is not None or budget is not None
+    check_floors(min_channels, steered)
     if gate == "auto":
         gate, reason = choose_gate(graph, steered)
         settings = {"gate": gate, "gate_reason": reason}
@@ -71,7 +85,10 @@ def plan_of(
     built = gate_for(gate, graph)
     controller = None
     if steered:
-        choices, floor = _choices_within(goal, built.learns, multiple_of, min_channels)
+        floors = min_channels
+        if floors == UNIFORM:
+            floors = _uniform_floors(goal, built.learns, multiple_of)
+        choices, floor = _choices_within(goal, built.learns, multiple_of, floors)
         if min_channels is None:
             settings["floor"] = floor
         check_feasible(goal, built.learns, choices)
@@ -81,6 +98,7 @@ def plan_of(
         if strength is not None:
             settings["starting_strength"] = float(strength)
     else:
+        assert min_channels != UNIFORM, "refused above"
         choices = choices_of(graph, multiple_of, min_channels, floor=0.0)
         if not built.takes_strength:
             raise MorphError(
@@ -144,6 +162,19 @@ def _checked_budget(
             "the seed."
         )
     return found
+
+
+def _uniform_floors(budget: Budget, decided: np.ndarray, multiple_of: Counts) -> dict[str, int]:
+    """Channels of a layer that uniform widths within the budget leave to each group that is decided on."""
+    graph = budget.graph
+    choices = choices_of(graph, multiple_of, floor=0.0)
+    narrowest = "uniform widths of one channel a layer" if multiple_of == 1 else "the narrowest uniform widths"
+    _, widths = uniform_widths(budget, choices, decided, f"min_channels='{UNIFORM}': ", narrowest)
+    return {
+        group.name: int(min(width, group.size)) * min(counts)
+        for group, width, counts, is_decided in zip(graph.groups, widths, channels_of_each(graph), decided, strict=True)
+        if is_decided
+    }
 
 
 def _choices_within(

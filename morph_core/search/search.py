@@ -28,7 +28,7 @@ from ..network.placement import Placement
 from ..network.standins import TrainingLoss
 from ..network.topology import Topology, removable_inputs
 from ..network.trace import pack_outputs, standardize_inputs, takes_training
-from ..structure.choices import Counts, Multiples
+from ..structure.choices import Floors, Multiples
 from ..structure.describe import describe, widths_and_channels
 from ..structure.rebuild import Part, replay
 from ..structure.snap import room
@@ -83,7 +83,9 @@ class StructureSearch(keras.Model):
             stays whole or goes. "auto" takes the number from the calibration of a measured latency.
         min_channels: no layer is left with fewer channels, unless it goes with its whole branch; a number or, by layer
             or group, several. By default a sixteenth of the seed's width, rounded up; or half of that, or less, where
-            the smallest such network would not be within half the budget; and 1 with a strength alone.
+            the smallest such network would not be within half the budget; and 1 with a strength alone. "uniform":
+            what every layer has when all are narrowed alike to the same budget (`uniform`), so that the search chooses
+            the channels and, but for branches that it removes whole, not how many.
         search_fraction: the part of the epochs of `fit` that the search takes, to the nearest whole epoch. Below 1, the
             network is then cut to its structure and trained to the end within the same `fit`; see `result`.
         allow_uncounted: search for a cost that counts work (FLOPs, latency) even where layers with more than 1 % of the
@@ -123,7 +125,7 @@ class StructureSearch(keras.Model):
         strength: float | None = None,
         gate: str = "auto",
         multiple_of: Multiples = 1,
-        min_channels: Counts | None = None,
+        min_channels: Floors | None = None,
         search_fraction: float = 1.0,
         allow_uncounted: bool = False,
         distill: Any = None,

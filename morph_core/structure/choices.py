@@ -28,6 +28,10 @@ AUTO = "auto"
 Multiples = Counts | Literal["auto"]
 """As `Counts`, or "auto": what the device prefers, where a calibration has measured it."""
 
+UNIFORM = "uniform"
+Floors = Counts | Literal["uniform"]
+"""As `Counts`, or "uniform": what uniform widths within the same budget have."""
+
 # By default a layer keeps at least this share of its channels, or dies with its branch.
 DEFAULT_FLOOR = 1 / 16
 
@@ -158,6 +162,29 @@ def check_counts(name: str, counts: Any, caller: str = "") -> None:
     for where, count in (named or {name: counts}).items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise MorphError(f"{caller}{where} is {count!r}; expected a whole number of channels, at least 1.")
+
+
+def check_floors(min_channels: Any, has_budget: bool, caller: str = "") -> None:
+    """Raise a MorphError unless a search can keep these, as far as it can be told without a network.
+
+    Args:
+        min_channels: `Floors`, or None.
+        has_budget: the search has a target or a budget.
+        caller: begins messages.
+    """
+    if not isinstance(min_channels, str):
+        if min_channels is not None:
+            check_counts("min_channels", min_channels, caller)
+    elif min_channels != UNIFORM:
+        raise MorphError(
+            f"{caller}min_channels is {min_channels!r}; expected a whole number of channels, numbers by layer, or "
+            f"'{UNIFORM}': the widths that every layer has when all are narrowed alike to the budget."
+        )
+    elif not has_budget:
+        raise MorphError(
+            f"{caller}min_channels='{UNIFORM}' is about uniform widths within the search's budget, and a strength by "
+            "itself has none. Give a target, such as target=0.5, or numbers of channels."
+        )
 
 
 def channels_of_each(graph: ChannelGraph) -> list[set[int]]:

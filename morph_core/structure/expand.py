@@ -162,21 +162,9 @@ def uniform(
     multiple_of = multiples_for(multiple_of, [limit.cost for limit in allowed.limits], caller="uniform: ")
     # No layer dies, so the search's default floor, below which a layer would rather go, has no meaning here.
     choices = choices_of(graph, multiple_of, min_channels, floor=0.0, caller="uniform: ")
-    narrowest, seed = choices.at_least(np.ones_like(graph.seed_widths)), graph.seed_widths
-    if not allowed.fits(narrowest, graph.survivors(narrowest > 0)):
-        costs = allowed.costs(narrowest, graph.survivors(narrowest > 0))
-        limit = allowed.limits[allowed.binding(costs)]
-        free = multiple_of == 1 and min_channels is None
-        widths = "one channel a layer" if free else "the narrowest widths that multiple_of and min_channels leave"
-        raise MorphError(
-            f"uniform: with {widths} the network still costs {costs[allowed.binding(costs)]:.6g} {limit.cost.unit}, "
-            f"more than the budget of {limit.most:.6g}. Raise the budget{'' if free else ', or allow narrower layers'}."
-        )
-    if allowed.fits(seed, graph.survivors(seed > 0)):
-        factor, widths = _widest(allowed, choices, seed, seed)
-        factor = max(factor, 1.0)
-    else:
-        factor, widths = _widest(allowed, choices, seed, narrowest, most=seed)
+    free = multiple_of == 1 and min_channels is None
+    narrowest = "one channel a layer" if free else "the narrowest widths that multiple_of and min_channels leave"
+    factor, widths = uniform_widths(allowed, choices, graph.prunable, "uniform: ", narrowest)
     settings: dict[str, Any] = {"multiplier": factor}
     for name, counts in (("multiple_of", multiple_of), ("min_channels", min_channels)):
         if counts not in (None, 1):
@@ -190,6 +178,38 @@ def uniform(
         goal=allowed.goal,
         settings=settings,
     )
+
+
+def uniform_widths(
+    budget: Budget, choices: Choices, decided: np.ndarray, caller: str, narrowest: str
+) -> tuple[float, np.ndarray]:
+    """The largest factor for all widths of the seed that a budget allows, and the widths: int array (groups,).
+
+    Args:
+        budget: to fill.
+        choices: the widths that groups may have.
+        decided: bool array (groups,), those that are narrowed; the others keep the seed's width.
+        caller: begins the message.
+        narrowest: names the narrowest widths that there are, in the message.
+
+    Raises:
+        MorphError: they are too many already.
+    """
+    seed = budget.graph.seed_widths
+    least = np.where(decided, choices.at_least(np.ones_like(seed)), seed)
+    left = budget.graph.survivors(least > 0)
+    if not budget.fits(least, left):
+        costs = budget.costs(least, left)
+        limit = budget.limits[budget.binding(costs)]
+        narrower = "" if "one channel" in narrowest else ", or allow narrower layers"
+        raise MorphError(
+            f"{caller}with {narrowest} the network still costs {costs[budget.binding(costs)]:.6g} {limit.cost.unit}, "
+            f"more than the budget of {limit.most:.6g}. Raise the budget{narrower}."
+        )
+    if not budget.fits(seed, budget.graph.survivors(seed > 0)):
+        return _widest(budget, choices, seed, least, most=seed)
+    factor, widths = _widest(budget, choices, seed, seed)
+    return max(factor, 1.0), widths
 
 
 def _scaled(

@@ -34,19 +34,27 @@ def _auto_or_counts(value: Any) -> str:
     return "auto" if isinstance(value, str) else _one_or_by_name(value)
 
 
+def _uniform_or_counts(value: Any) -> str:
+    return "uniform" if isinstance(value, str) else _one_or_by_name(value)
+
+
 _KIND = Discriminator(_one_or_by_name)  # so that what is wrong is told of the kind that was given
 _Share = Annotated[float, Field(gt=0, le=1)]
 _Amount = Annotated[float, Field(gt=0)]
 _Count = Annotated[int, Field(ge=1, strict=True)]
 Shares = Annotated[Annotated[_Share, Tag("one")] | Annotated[dict[str, _Share], Tag("by name")], _KIND]
 Amounts = Annotated[Annotated[_Amount, Tag("one")] | Annotated[dict[str, _Amount], Tag("by name")], _KIND]
-Counts = Annotated[Annotated[_Count, Tag("one")] | Annotated[dict[str, _Count], Tag("by name")], _KIND]
-
 Multiples = Annotated[
     Annotated[_Count, Tag("one")]
     | Annotated[dict[str, _Count], Tag("by name")]
     | Annotated[Literal["auto"], Tag("auto")],
     Discriminator(_auto_or_counts),
+]
+Floors = Annotated[
+    Annotated[_Count, Tag("one")]
+    | Annotated[dict[str, _Count], Tag("by name")]
+    | Annotated[Literal["uniform"], Tag("uniform")],
+    Discriminator(_uniform_or_counts),
 ]
 
 
@@ -122,8 +130,11 @@ class PipelineConfig(Section):
         description="widths are multiples of so many channels, or numbers by layer; auto: of what a calibration says",
         examples=[8],
     )
-    min_channels: Counts | None = Field(
-        None, description="channels that a layer keeps unless its branch goes, or numbers by layer", examples=[4]
+    min_channels: Floors | None = Field(
+        None,
+        description="channels that a layer keeps unless its branch goes, or numbers by layer; uniform: as many as "
+        "uniform widths within the budget have",
+        examples=[4],
     )
     budgets: tuple[float, ...] | None = Field(
         None,
@@ -236,6 +247,11 @@ class PipelineConfig(Section):
                 "exactly one of 'target', 'budget', 'budgets' and (fixed) 'strength' is expected, got "
                 + (" and ".join(given) or "none")
                 + ". For example: target: 0.5"
+            )
+        if self.min_channels == "uniform" and not limits:
+            raise ValueError(
+                "min_channels: uniform widths are those within a budget, and 'strength' by itself has none. For "
+                "example: target: 0.5"
             )
         return self
 

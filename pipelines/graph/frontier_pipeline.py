@@ -82,7 +82,7 @@ def uniform_widths(config: PipelineConfig, arm: Arm, calibration: types.BaseChan
         target=arm.target,
         cost=config.cost,
         multiple_of=config.multiple_of,
-        min_channels=config.min_channels,
+        min_channels=None if config.min_channels == "uniform" else config.min_channels,
         module_file=config.module_file,
         custom_config={"hparams": dict(config.hparams)},
         calibration=calibration,

@@ -18,4 +18,7 @@ def test_a_goal_survives_its_execution_properties_and_later_cycles_count_in_the_
     assert later["multiple_of"] == {"a": 8}
     with pytest.raises(morph.MorphError, match=r"allows 500 flops and 60 params, but .* needs only 400 .* and 50 "):
         goal.search_arguments(seed, {"flops": 400.0, "params": 50.0})
+    evenly = Goal(target=0.5, min_channels="uniform")
+    assert Goal.from_properties(evenly.properties()).check() == evenly
+    assert evenly.search_arguments(seed, seed)["min_channels"] == "uniform"
     assert Goal("latency:v100", budget={"latency_ms": 3.0}).asked == {"cost": "latency:v100", "budget": 3.0}

@@ -224,6 +224,11 @@ def test_the_module_file_reaches_the_executor_packed_into_a_wheel(raw_search, tm
         ({"target": {"flops": 0.5, "params": 0.6}, "expand_to": 0.55}, r"expand_to=0.55 is below target"),
         ({"multiple_of": 0}, r"multiple_of is 0; expected a whole number of channels"),
         ({"min_channels": {"hidden": -1}}, r"min_channels\['hidden'\] is -1; expected a whole number"),
+        ({"min_channels": "evenly"}, r"min_channels is 'evenly'; expected .*'uniform'"),
+        (
+            {"target": None, "strength": 1e-3, "min_channels": "uniform"},
+            r"a strength by itself has none. Give a target",
+        ),
         ({"cost": "flop"}, r"Unknown cost 'flop'. Did you mean 'flops'\? Expected one of 'flops', 'params'"),
         ({"gate": "beta"}, r"Unknown gate 'beta'. Expected one of 'auto', .*'gamma'"),
         ({"expand_to": 0.3}, r"expand_to=0.3 is below target=0.5"),

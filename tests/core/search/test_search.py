@@ -103,6 +103,58 @@ def test_widths_are_multiples_within_the_target(gate):
     assert structure.settings["min_channels"] == 20
 
 
+@pytest.mark.parametrize("gate", sorted(morph.GATES))
+@pytest.mark.parametrize(
+    "goal",
+    [{"target": 0.3}, {"target": {"flops": 0.5, "params": 0.3}}, {"target": 0.3, "multiple_of": 4}],
+    ids=["one cost", "two costs", "multiples"],
+)
+def test_a_search_that_keeps_uniform_widths_chooses_the_channels_alone(gate, goal):
+    inputs = keras.Input((6, 6, 3))
+    x = inputs
+    for width in (8, 16, 24):
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(width, 3, padding="same")(x)))
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    search, _ = searched(model, epochs=2, count=256, gate=gate, min_channels="uniform", **goal)
+    structure, uniform = search.structure(), morph.uniform(search.graph, **goal)
+    assert structure.widths == uniform.widths
+    assert structure.settings["min_channels"] == "uniform"
+    assert morph.Structure.from_json(structure.to_json()) == structure
+    # Which channels is for the search to say; that they are not the first ones each time shows that it did.
+    alive = [group["alive"] for group in structure.groups.values()]
+    assert any(kept != list(range(len(kept))) for kept in alive)
+
+
+def test_uniform_floors_are_those_of_the_layers_that_a_search_decides_on():
+    inputs = keras.Input((16,))
+    hidden = layers.BatchNormalization()(layers.Dense(40, name="scaled")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dense(40, name="bare")(layers.ReLU()(hidden))))
+    structure = searched(model, epochs=2, target=0.5, gate="gamma", min_channels="uniform")[0].structure()
+    assert structure.widths["bare"] == 40  # it has no scale, and `gamma` leaves it as it is
+    assert 0.47 < share(structure) <= 0.5
+
+
+def test_uniform_floors_let_a_branch_go_whole():
+    search, _ = searched(residual(12), epochs=2, target=0.4, min_channels="uniform")
+    uniform = morph.uniform(search.graph, target=0.4)
+    for name, group in search.structure().groups.items():
+        assert group["width"] == 0 or group["width"] >= uniform.groups[name]["width"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        ({"strength": 1e-3, "gate": "group_lasso"}, "a strength by itself has none. Give a target"),
+        ({"target": 1e-6}, "with uniform widths of one channel a layer the network still costs .* Raise the budget"),
+    ],
+)
+def test_uniform_floors_that_cannot_be_kept_are_refused(goal, said):
+    with pytest.raises(morph.MorphError, match=rf"min_channels='uniform'.*{said}"):
+        morph.StructureSearch(mlp((8, 8)), min_channels="uniform", **goal)
+    with pytest.raises(morph.MorphError, match=r"min_channels is 'evenly'; expected .* or 'uniform'"):
+        morph.StructureSearch(mlp((8, 8)), min_channels="evenly", target=0.5)
+
+
 @pytest.mark.filterwarnings("ignore:All .* channels that the search decides on are closed")
 def test_a_fixed_strength_keeps_floors_and_multiples_too():
     search, _ = searched(

@@ -93,6 +93,11 @@ def test_the_retrain_pipeline_has_a_name_and_a_structure_of_its_own():
         (("multiple_of: 0",), ["multiple_of: expected greater than or equal to 1, got 0"]),
         (("multiple_of: 2.5",), ["multiple_of: expected a valid integer, got 2.5"]),
         (("min_channels: {conv_1: some}",), ["min_channels: expected a valid integer, got 'some'"]),
+        (("min_channels: evenly",), ["min_channels: expected 'uniform', got 'evenly'"]),
+        (
+            ("target:", "strength: 0.001", "min_channels: uniform"),
+            ["min_channels: uniform widths are those within a budget", "For example: target: 0.5"],
+        ),
         (("target: {flops: 0.5, params: 0.6}", "expand_to: 0.55"), ["expand_to: 0.55 is not above target (0.6)"]),
         (("target:", "budgets: [0.5]"), ["'budgets' and 'choose' belong together"]),
         (("choose: {max_cost: 0.5}",), ["'budgets' and 'choose' belong together"]),

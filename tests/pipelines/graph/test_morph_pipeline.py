@@ -206,6 +206,9 @@ def test_uniform_widths_have_the_multiples_and_floors_of_the_search():
     for name in ("UniformWidths-uniform-25", "UniformWidths-seed", "MorphTrainer-25-1"):
         properties = nodes[name].exec_properties
         assert (properties["multiple_of"], properties["min_channels"]) == ("8", '{"conv_1": 4}')
+    nodes = nodes_of("\n".join([*lines, given.replace("{conv_1: 4}", "uniform")]))
+    assert nodes["MorphTrainer-25-1"].exec_properties["min_channels"] == '"uniform"'
+    assert nodes["UniformWidths-uniform-25"].exec_properties.get("min_channels") is None
 
 
 def test_the_model_is_evaluated_on_raw_examples_against_the_latest_other_blessed_one(nodes):
