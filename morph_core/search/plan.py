@@ -168,8 +168,7 @@ def _uniform_floors(budget: Budget, decided: np.ndarray, multiple_of: Counts) ->
     """Channels of a layer that uniform widths within the budget leave to each group that is decided on."""
     graph = budget.graph
     choices = choices_of(graph, multiple_of, floor=0.0)
-    narrowest = "uniform widths of one channel a layer" if multiple_of == 1 else "the narrowest uniform widths"
-    _, widths = uniform_widths(budget, choices, decided, f"min_channels='{UNIFORM}': ", narrowest)
+    _, widths = uniform_widths(budget, choices, decided, multiple_of == 1, caller=f"min_channels='{UNIFORM}': ")
     return {
         group.name: int(min(width, group.size)) * min(counts)
         for group, width, counts, is_decided in zip(graph.groups, widths, channels_of_each(graph), decided, strict=True)

@@ -163,8 +163,7 @@ def uniform(
     # No layer dies, so the search's default floor, below which a layer would rather go, has no meaning here.
     choices = choices_of(graph, multiple_of, min_channels, floor=0.0, caller="uniform: ")
     free = multiple_of == 1 and min_channels is None
-    narrowest = "one channel a layer" if free else "the narrowest widths that multiple_of and min_channels leave"
-    factor, widths = uniform_widths(allowed, choices, graph.prunable, "uniform: ", narrowest)
+    factor, widths = uniform_widths(allowed, choices, graph.prunable, free, caller="uniform: ")
     settings: dict[str, Any] = {"multiplier": factor}
     for name, counts in (("multiple_of", multiple_of), ("min_channels", min_channels)):
         if counts not in (None, 1):
@@ -181,7 +180,7 @@ def uniform(
 
 
 def uniform_widths(
-    budget: Budget, choices: Choices, decided: np.ndarray, caller: str, narrowest: str
+    budget: Budget, choices: Choices, decided: np.ndarray, free: bool, caller: str
 ) -> tuple[float, np.ndarray]:
     """The largest factor for all widths of the seed that a budget allows, and the widths: int array (groups,).
 
@@ -189,8 +188,8 @@ def uniform_widths(
         budget: to fill.
         choices: the widths that groups may have.
         decided: bool array (groups,), those that are narrowed; the others keep the seed's width.
+        free: a layer may have any width; for the message.
         caller: begins the message.
-        narrowest: names the narrowest widths that there are, in the message.
 
     Raises:
         MorphError: they are too many already.
@@ -201,10 +200,10 @@ def uniform_widths(
     if not budget.fits(least, left):
         costs = budget.costs(least, left)
         limit = budget.limits[budget.binding(costs)]
-        narrower = "" if "one channel" in narrowest else ", or allow narrower layers"
+        widths = "one channel a layer" if free else "the narrowest widths that multiple_of and min_channels leave"
         raise MorphError(
-            f"{caller}with {narrowest} the network still costs {costs[budget.binding(costs)]:.6g} {limit.cost.unit}, "
-            f"more than the budget of {limit.most:.6g}. Raise the budget{narrower}."
+            f"{caller}with {widths} the network still costs {costs[budget.binding(costs)]:.6g} {limit.cost.unit}, more "
+            f"than the budget of {limit.most:.6g}. Raise the budget{'' if free else ', or allow narrower layers'}."
         )
     if not budget.fits(seed, budget.graph.survivors(seed > 0)):
         return _widest(budget, choices, seed, least, most=seed)

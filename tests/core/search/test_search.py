@@ -145,7 +145,7 @@ def test_uniform_floors_let_a_branch_go_whole():
     ("goal", "said"),
     [
         ({"strength": 1e-3, "gate": "group_lasso"}, "a strength by itself has none. Give a target"),
-        ({"target": 1e-6}, "with uniform widths of one channel a layer the network still costs .* Raise the budget"),
+        ({"target": 1e-6}, "with one channel a layer the network still costs .* Raise the budget"),
     ],
 )
 def test_uniform_floors_that_cannot_be_kept_are_refused(goal, said):
