@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
+import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +35,7 @@ HELD_BACK = 3
 """The exit code of a run that ended well, and whose model was not good enough to be pushed."""
 
 _NOT_TO_BE_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_RESUME = "Interrupted. Finished steps are kept: the same command goes on after them."
+_RESUME = "Finished steps are kept: the same command goes on after them."
 
 
 class _Refused(click.ClickException):
@@ -44,8 +47,33 @@ class _Refused(click.ClickException):
         click.echo(f"morph-tfx: {self.format_message()}", err=True, file=file)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: a service manager or a cluster ends the command, and what Ctrl-C would do is done."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM an exception, so that files say how the command ended and workers of Beam end with it.
+
+    A second one kills at once. Only the main thread is told of signals: in any other nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Shows as a message what a person can put right, and takes Ctrl-C calmly.
+    """Shows as a message what a person can put right, and takes Ctrl-C and SIGTERM calmly.
 
     That is a MorphError, what the system says of a place that an option or argument names, and a full disk. Other
     exceptions are bugs and keep their traceback.
@@ -55,7 +83,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             _check_texts(kwargs)
-            function(*args, **kwargs)
+            with _terminable():
+                function(*args, **kwargs)
         except MorphError as error:
             if kwargs.get("verbose"):
                 traceback.print_exc()
@@ -76,9 +105,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 f"{option}: {place} cannot be used: {error.strerror or error} ({os.fspath(error.filename)}). Give "
                 "another place, or see that it is there, has room and is yours to read and write."
             ) from error
+        except _Terminated:
+            click.echo(f"\nEnded by SIGTERM. {_RESUME}", err=True)
+            raise click.exceptions.Exit(128 + signal.SIGTERM) from None
         except KeyboardInterrupt:
-            click.echo(f"\n{_RESUME}", err=True)
-            raise click.exceptions.Exit(130) from None
+            click.echo(f"\nInterrupted. {_RESUME}", err=True)
+            raise click.exceptions.Exit(128 + signal.SIGINT) from None
 
     return wrapper
 

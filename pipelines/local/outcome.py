@@ -3,11 +3,11 @@
 `_outcome/morph.json` and `_outcome/retrain.json` below the pipeline root are written when a run starts and when it
 ends. `status` is what an alert watches:
 
-    running       it has started; after a kill it stays so
+    running       it has started; after SIGKILL or a lost machine it stays so
     pushed        the model passed and was pushed
     held back     it did not pass; `reasons` says why
     failed        an error ended the run; `reasons` has it
-    interrupted   by Ctrl-C
+    interrupted   by Ctrl-C or SIGTERM
     no new span   nothing was run, since nothing has changed after the run in `last`
 
 A retraining is left out when all that it depends on is as the last one left it: the newest span and its files, the

@@ -1,5 +1,6 @@
 """The command line: what it answers, with which exit code, and how fast."""
 
+import signal
 import subprocess
 import sys
 import types
@@ -141,14 +142,17 @@ def test_a_missing_option_is_named():
     assert "--config" in result.output
 
 
-def test_an_interrupt_says_that_the_run_can_go_on(monkeypatch, tmp_path):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", interrupted)
+@pytest.mark.parametrize(
+    ("number", "code", "what"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Ended by SIGTERM.")]
+)
+def test_a_signal_says_that_the_run_can_go_on(number, code, what, monkeypatch, tmp_path):
+    """What an alert then sees is in `tests/pipelines/local/test_outcome.py`."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("morph_tfx.pipelines.config.load_config", lambda *_: signal.raise_signal(number))
     result = invoke("run", "--config", tmp_path / "config.yaml")
-    assert result.exit_code == 130
-    assert "the same command goes on" in result.output
+    assert result.exit_code == code
+    assert result.output.splitlines()[-1] == f"{what} Finished steps are kept: the same command goes on after them."
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_the_system_says_of_a_place_that_was_named_is_a_message_and_of_another_a_traceback(tmp_path):
