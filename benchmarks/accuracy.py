@@ -45,6 +45,7 @@ class Arm:
         part: of the epochs that the search takes.
         settings: further arguments of the search, of the widening or of the peer.
         longer: trains as many FLOPs as the run in one piece.
+        taught: whether the seed, trained beforehand for as many epochs, is the teacher; its training is not counted.
         narrow: whether a run in one piece may narrow the network while channels close.
     """
 
@@ -52,6 +53,7 @@ class Arm:
     part: float = 0.0
     settings: dict = dataclasses.field(default_factory=dict)
     longer: bool = False
+    taught: bool = False
     narrow: bool = True
 
 
@@ -72,6 +74,7 @@ ARMS = {
     "in place, group_lasso": Arm("in place", 0.25, {"gate": "group_lasso"}),
     "in place, logistic_sigmoid": Arm("in place", 0.25, {"gate": "logistic_sigmoid"}),
     "in place, distilled": Arm("in place", 0.25, {"distill": True}),
+    "in place, trained teacher": Arm("in place", 0.25, taught=True),
     "in place, two cycles": Arm("two cycles", 0.25),
     "in place, two cycles, fresh channels": Arm("two cycles", 0.25, {"channels": "fresh"}),
     "in place, expanded": Arm("expanded", 0.25),
@@ -109,20 +112,26 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
     """
     keras.utils.set_random_seed(seed)
     model, epochs = NETWORKS[name].build(), NETWORKS[name].epochs
+    settings = dict(arm.settings)
+    if arm.taught:
+        train(model, data, epochs)
+        settings["distill"] = model
+        keras.utils.set_random_seed(seed)
+        model = NETWORKS[name].build()
     graph = morph.ChannelGraph.from_model(model)
     started, full, spent = time.process_time(), 0, Spent()
     if arm.part:
         full = max(2 if arm.kind == "two cycles" else 1, round(arm.part * epochs))
     if arm.kind == "in place":
-        search = morph.StructureSearch(model, target=target, search_fraction=arm.part, **arm.settings)
+        search = morph.StructureSearch(model, target=target, search_fraction=arm.part, **settings)
         train(search, data, epochs, callbacks=[spent], narrow=arm.narrow)
         student = search.result()
     elif arm.kind == "two cycles":
-        student = two_cycles(model, graph, target, full, epochs, data, **arm.settings)
+        student = two_cycles(model, graph, target, full, epochs, data, **settings)
     elif arm.kind == "expanded":
-        student = expanded(model, graph, target, full, epochs, data, **arm.settings)
+        student = expanded(model, graph, target, full, epochs, data, **settings)
     elif arm.kind in ("scratch", "shape"):
-        search = morph.StructureSearch(model, target=target, **arm.settings)
+        search = morph.StructureSearch(model, target=target, **settings)
         train(search, data, full)
         keras.utils.set_random_seed(1000 + seed)
         student = morph.rebuild(model, search.structure())
