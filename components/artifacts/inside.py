@@ -33,6 +33,19 @@ def read_inside(directory: str, name: str, most_bytes: int = MOST_BYTES) -> byte
                 f"{path} leads out of the artifact, to {os.path.realpath(path)}, and is not read. Put a copy of the "
                 "file in its place."
             )
+    return read_bounded(path, most_bytes)
+
+
+def read_bounded(path: str, most_bytes: int = MOST_BYTES) -> bytes:
+    """The content of a file, wherever it lies.
+
+    Args:
+        path: of the file, which is there.
+        most_bytes: that it may have.
+
+    Raises:
+        MorphError: it is too large.
+    """
     with fileio.open(path, "rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:

@@ -11,7 +11,7 @@ from tfx.utils import io_utils, path_utils
 
 import morph_core as morph
 
-from ..artifacts import saved_model
+from ..artifacts import inside, saved_model
 from ..artifacts.properties import set_custom_properties
 from ..artifacts.staging import complete_or_absent
 from ..structure_exporter import StructureExporter
@@ -108,9 +108,7 @@ def _saved_model(path: str) -> str:
 
 
 def _text(file: str) -> str:
-    with fileio.open(file, "rb") as opened:
-        content = opened.read()
     try:
-        return content.decode()
+        return inside.read_bounded(file).decode()
     except UnicodeDecodeError as error:
         raise morph.MorphError(f"{file} is not a text file ({error}), so it is no structure. Restore it.") from error

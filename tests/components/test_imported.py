@@ -97,3 +97,11 @@ def test_what_is_no_structure_is_named(run, volume, content, said):
     with pytest.raises(morph.MorphError, match=said):
         run(ImportedStructure(path=str(volume)))
     assert files(volume.parent / "run") == []
+
+
+def test_a_file_too_large_for_a_structure_is_not_read_into_memory(run, volume):
+    volume.mkdir()
+    with (volume / "structure.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(morph.MorphError, match=r"structure.json is larger than 67,108,864 bytes"):
+        run(ImportedStructure(path=str(volume)))
