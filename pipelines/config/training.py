@@ -72,7 +72,8 @@ class SearchConfig(TrainingConfig):
 
     distill: Annotated[DistillConfig | None, BeforeValidator(_from_flag)] = Field(
         None,
-        description="with finish: in_place or both, the network that is cut also learns to answer as the seed did",
+        description="with finish: in_place or both, the network that is cut also learns to answer as the seed did, a "
+        "weak teacher: compare",
         examples=["true, or {temperature: 3.0, weight: 0.5}"],
     )
     keep_weights: bool = Field(
