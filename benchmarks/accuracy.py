@@ -112,10 +112,10 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
     """
     keras.utils.set_random_seed(seed)
     model, epochs = NETWORKS[name].build(), NETWORKS[name].epochs
-    settings = dict(arm.settings)
+    taught = {}
     if arm.taught:
         train(model, data, epochs)
-        settings["distill"] = model
+        taught = {"distill": model}
         keras.utils.set_random_seed(seed)
         model = NETWORKS[name].build()
     graph = morph.ChannelGraph.from_model(model)
@@ -123,15 +123,15 @@ def run(name: str, arm: Arm, target: dict[str, float], seed: int, data: tuple, c
     if arm.part:
         full = max(2 if arm.kind == "two cycles" else 1, round(arm.part * epochs))
     if arm.kind == "in place":
-        search = morph.StructureSearch(model, target=target, search_fraction=arm.part, **settings)
+        search = morph.StructureSearch(model, target=target, search_fraction=arm.part, **arm.settings, **taught)
         train(search, data, epochs, callbacks=[spent], narrow=arm.narrow)
         student = search.result()
     elif arm.kind == "two cycles":
-        student = two_cycles(model, graph, target, full, epochs, data, **settings)
+        student = two_cycles(model, graph, target, full, epochs, data, **arm.settings)
     elif arm.kind == "expanded":
-        student = expanded(model, graph, target, full, epochs, data, **settings)
+        student = expanded(model, graph, target, full, epochs, data, **arm.settings)
     elif arm.kind in ("scratch", "shape"):
-        search = morph.StructureSearch(model, target=target, **settings)
+        search = morph.StructureSearch(model, target=target, **arm.settings)
         train(search, data, full)
         keras.utils.set_random_seed(1000 + seed)
         student = morph.rebuild(model, search.structure())
