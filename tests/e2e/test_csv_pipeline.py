@@ -108,7 +108,8 @@ def test_run_takes_csv_in_two_processes_a_step_and_prints_what_came_out(config_f
 
 
 def test_in_one_run_there_is_no_retrainer_and_what_was_pushed_can_be_retrained(config_file):
-    config_file.write_text(CONFIG + "finish: in_place\n")
+    # Of 49 wines, two models of the same worth differ by a few: the second need not be as good as the first here.
+    config_file.write_text(CONFIG.replace("0.8}", "0.8, max_drop: 0.2}") + "finish: in_place\n")
     done = CliRunner().invoke(cli, ["run", "--config", str(config_file)])
     assert done.exit_code == 0, done.output
     about = "cycle 1 of 1: shrink to 50% of the seed's params, train what is left to the end"

@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 
+import keras
 import tensorflow as tf
 from tfx.types import channel_utils, standard_artifacts
 
@@ -22,6 +23,7 @@ def main(request: str) -> None:
     if asked.get("devices", 1) > 1:
         [cpu] = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * asked["devices"])
+    keras.utils.set_random_seed(0)
     results = []
     for run in asked["runs"]:
         artifacts = {
