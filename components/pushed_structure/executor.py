@@ -134,10 +134,7 @@ def _schema(model: str) -> str:
 
 
 def _carried(model: str, name: str) -> str:
-    try:
-        text = model_assets.read(model, name)
-    except UnicodeDecodeError as error:
-        raise morph.MorphError(f"{os.path.join(model, name)} is not a text file ({error}).") from error
+    text = model_assets.read(model, name)
     if text is None:
         raise morph.MorphError(f"The model in {model} does not carry {name}.")
     return text
