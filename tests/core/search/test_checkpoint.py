@@ -57,7 +57,7 @@ def test_a_search_killed_at_every_kind_of_point_ends_as_one_that_lived(tmp_path)
 
     def start(*point):
         command = [sys.executable, str(SCRIPT), str(place), *map(str, point)]
-        environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2])}
+        environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[3])}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == (-signal.SIGKILL if point else 0), done.stderr[-3000:]
         return done.stdout
