@@ -458,7 +458,7 @@ def test_two_devices_see_the_gradients_and_prices_of_one():
     if BACKEND != "tensorflow":
         pytest.skip("tf.distribute is TensorFlow's")
     script = pathlib.Path(__file__).parent / "two_devices.py"
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[3])}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -203,12 +203,11 @@ def test_a_teacher_of_ones_own_is_what_the_network_comes_to_answer_like():
     nothing = np.zeros(96, "int32")
     apart = []
     for distill in (None, {"teacher": teacher, "weight": 1.0, "temperature": 1.0}):
-        search = compiled(distill=distill, optimizer=keras.optimizers.Adam(0.03), target=0.8, graph=True)
-        trained(search, X, nothing, epochs=32)
+        search = compiled(distill=distill, optimizer=keras.optimizers.Adam(0.03), target=0.6, graph=True)
+        trained(search, X, nothing, epochs=24)
         told, given = (softmax(as_numpy(model(X))) for model in (teacher, search.result()))
         apart.append(np.abs(told - given).max(axis=-1).mean())
-    assert apart[0] > 0.3
-    assert apart[1] < 0.4 * apart[0]
+    assert apart[1] < 0.15 < 0.3 < apart[0]
     assert all((as_numpy(weight) == old).all() for weight, old in zip(teacher.weights, before, strict=True))
 
 
